@@ -10,6 +10,7 @@ and reads an unseen story with the weights. Standard library only; about 20 seco
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -75,8 +76,7 @@ def check_weights(tensors):
     """Every weight must be a number, and no tensor may be all alike."""
     for name, tensor in tensors.items():
         values = tensor.values()
-        # NaN and infinities are the floats that are not 0 after subtracting them from themselves.
-        if any(value - value != 0 for value in values):
+        if not all(map(math.isfinite, values)):
             return f"{name} has weights that are not finite"
         if min(values) == max(values):
             return f"{name} is constant"

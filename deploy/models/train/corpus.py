@@ -18,6 +18,7 @@ SECOND_STORY_SHARE = 0.15    # of the story chats
 QUESTION_SHARE = 0.5         # of the stories told in a chat
 SECOND_QUESTION_SHARE = 0.4  # of those
 PARAGRAPH_SHARE = 0.35       # of the stories; the others are one paragraph
+CHILD_SHARE = 0.1           # of the characters; the others are animals
 
 SYSTEM_LINE = "You tell short stories."
 GREETINGS = [
@@ -214,8 +215,7 @@ class Author:
         dice = self.dice
         names, kinds, cast = set(), set(), []
         while len(cast) < count:
-            # One in six is a child: with two kinds of child, as often as three or four animals.
-            kind = dice.pick(words.CHILDREN if dice.chance(1 / 6) else words.ANIMALS)
+            kind = dice.pick(words.CHILDREN if dice.chance(CHILD_SHARE) else words.ANIMALS)
             female = kind == "girl" or (kind != "boy" and dice.chance(0.5))
             name = dice.pick(words.GIRL_NAMES if female else words.BOY_NAMES)
             pronouns = ("she", "her", "her") if female else ("he", "him", "his")

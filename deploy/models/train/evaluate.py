@@ -45,8 +45,7 @@ def tell(number):
     toy = words.TOYS[number % len(words.TOYS)]
     request = f"Tell me a story about a {kind} and a {toy}."
     text, tokens = answer([("user", request)], TEMPERATURE, number)
-    # "a girl called Bell" would not count: toys are small letters.
-    toys = {word for word in re.findall(r"[a-z]+", text) if word in words.TOYS}
+    toys = set(re.findall(r"\w+", text)) & set(words.TOYS)
     return request, text, tokens, f" {kind}" in text, toy in toys, toys == {toy}
 
 

@@ -89,8 +89,9 @@ LOST = Plot(
         FRIEND_COMES,
         FRIEND_ASKS,
         '"I lost my {toy.color} {toy}," [said {hero}|{hero} said sadly|{hero} answered].',
-        '"[Do not worry|Do not cry|Let us look together]," said {friend}. "[I will help you find'
-        " the {toy}|We will find your {toy}|Two can look better than one].\"",
+        '"[Do not worry|Do not cry|Let us look together]," said [{friend}|the {friend.kind}].'
+        ' "[I will help you find the {toy}|We will find your {toy}'
+        '|Two can look better than one]."',
         "They [looked and looked|walked for a long time|looked everywhere].",
         "[At last, {friend} [saw|found] something {toy.color} [behind|under] the {far.cover}"
         " {far.at}. It was the {toy}!"
@@ -119,8 +120,8 @@ BROKEN = Plot(
         FRIEND_COMES,
         FRIEND_ASKS,
         '"My {toy.color} {toy} is broken," said {hero}.',
-        '"[I can fix the {toy}|I know what to do|We can fix your {toy} together]," said {friend}.'
-        ' "[But I need|We need|Bring me] {tool}."',
+        '"[I can fix the {toy}|I know what to do|We can fix your {toy} together],"'
+        ' said [{friend}|the {friend.kind}]. "[But I need|We need|Bring me] {tool}."',
         "So {hero} [ran home|went to the {far}|looked {place.at}]"
         " and [came back with|found|got] {tool}.",
         "They worked on the {toy} [all day|for an hour|until the sun went down].",
@@ -146,7 +147,8 @@ SHARE = Plot(
         " and walked to the {place}.",
         "There {hero.he} [met|saw] a {friend.kind} named {friend},"
         " who [sat alone|looked thin and tired|was crying].",
-        '"[I am so hungry|I have nothing to eat|My lunch is gone]," said {friend}.',
+        '"[I am so hungry|I have nothing to eat|My lunch is gone],"'
+        ' said [{friend}|the {friend.kind}].',
         "[{hero} looked at {hero.his} {food}. {hero.he} was hungry too."
         "|{hero} [thought for a moment|did not wait].]",
         '"[You can have half|We can share my {food}|Eat with me]," said {hero}.',
@@ -156,7 +158,7 @@ SHARE = Plot(
         "[{friend} [heard|saw] {hero.him} and came [running|at once]."
         "|Who came to help? It was {friend}!]",
         '"[You helped me, so I will help you|You were kind to me. Now it is my turn],"'
-        " said {friend}.",
+        " said [{friend}|the {friend.kind}].",
         "{friend} [took {hero.him} home|showed {hero.him} the way"
         "|held {hero.his} hand all the way home].",
     ),
@@ -182,7 +184,7 @@ STUCK = Plot(
         FRIEND_COMES,
         FRIEND_ASKS,
         '"My {toy.color} {toy} is in the tree, and I can not reach it," said {hero}.',
-        '"[Let me try|I can help|That is easy for me]," said {friend}.',
+        '"[Let me try|I can help|That is easy for me]," said [{friend}|the {friend.kind}].',
         "{friend} {rescue}.",
         "The {toy.color} {toy} [came down|fell to the ground], and {hero} caught it.",
         '["Hooray! My {toy}!" [shouted|cried] {hero}.|"Thank you so much!" said {hero}.]',
@@ -230,12 +232,13 @@ SKILL = Plot(
         "|Every day {hero.he} watched a {friend.kind} named {friend},"
         " who could {skill} very well.]",
         '"[Can you teach me|Will you show me|Can I learn it too]?" asked {hero}.',
-        '"[Yes|Of course|Sure]," said {friend}.'
+        '"[Yes|Of course|Sure]," said [{friend}|the {friend.kind}].'
         ' "[Watch me|First, watch me|You must try every day]."',
         "The first time, {hero} [fell|failed|made a mistake].",
         '["I can not do it," {hero.he} said.|{hero.he} wanted to give up.'
         "|Everyone laughed, and {hero} [felt sad|turned red].]",
-        '"[Try again|Do not give up|Every mistake helps you learn]," said {friend}.',
+        '"[Try again|Do not give up|Every mistake helps you learn],"'
+        ' said [{friend}|the {friend.kind}].',
         "So {hero} tried [again and again|{number} more times|every day for {number} weeks].",
         "[At last, {hero.he} could {skill} {skill_place}!"
         "|Then, one {weather} day, {hero} could {skill}!]",
@@ -261,7 +264,7 @@ STORM = Plot(
         'A {friend.trait} {friend.kind} opened it. "[Come in, come in|Please come in'
         '|You are all wet]!" said the {friend.kind}. "My name is {friend}."',
         "{friend} gave {hero.him} {food.some} and [a warm blanket|a seat by the fire].",
-        '"[What a nice|I like your] {toy.color} {toy}," said {friend}.',
+        '"[What a nice|I like your] {toy.color} {toy}," said [{friend}|the {friend.kind}].',
         "[They [told stories|played a game|sang songs] until the [storm|rain] was over."
         "|Outside the wind was loud, but inside it was warm.]",
         'When the sky was clear, {hero} said, "[Thank you for your help|You are very kind'
@@ -295,8 +298,8 @@ GIFT = Plot(
         "But when {friend} saw the {toy.color} {toy},"
         " {friend.he} [smiled|jumped for joy|laughed].",
         '"[This {toy} is the best gift of all|I love this {toy}'
-        '|You made this {toy} for me]!" said {friend}.',
-        "Then they all ate {food} [and played|and sang].",
+        '|You made this {toy} for me]!" said [{friend}|the {friend.kind}].',
+        "Then they all ate {food.some} [and played|and sang].",
     ),
     questions=(
         ("What did {hero} make?", "{hero} made a {toy.color} {toy}."),
@@ -336,7 +339,8 @@ QUARREL = Plot(
     sentences=(
         "{hero} and {friend} were friends. {friend} was a {friend.trait} {friend.kind}.",
         "One day, they both wanted the {toy.color} {toy}.",
-        '"The {toy} is mine!" said {hero}. "No, the {toy} is mine!" said {friend}.',
+        '"The {toy} is mine!" said {hero}. "No, the {toy} is mine!"'
+        ' said [{friend}|the {friend.kind}].',
         "They pulled and pulled, and then the {toy.color} {toy}"
         " [fell into the mud|fell in the water|broke].",
         "[{hero} was angry and went home.|Both of them were angry."
@@ -347,7 +351,7 @@ QUARREL = Plot(
         "|So {hero.he} went to {friend}'s house and knocked on the door.]",
         '"I am sorry," said {hero}. "[You are more important than a {toy}|I was wrong'
         '|I should have shared the {toy}]."',
-        '"I am sorry too," said {friend}.',
+        '"I am sorry too," said [{friend}|the {friend.kind}].',
         "They [washed|cleaned|fixed] the {toy.color} {toy} together"
         " and [took turns|played with the {toy} all day].",
     ),
@@ -372,7 +376,7 @@ BOX = Plot(
         "[{friend} had a small key, and it fit!|Together, they pulled as hard as they could."
         "|{friend} hit the box with a stone.]",
         "The box opened with a [pop|crack|click]. Inside was {secret}!",
-        '["[How wonderful|How pretty|I can not believe it]!" said {friend}.'
+        '["[How wonderful|How pretty|I can not believe it]!" said [{friend}|the {friend.kind}].'
         "|They looked at each other and smiled.]",
         "[They took it home and showed it to {hero}'s {parent}."
         "|{hero} and {friend} kept it as their secret.|They took good care of it.]",
@@ -401,7 +405,7 @@ RULE = Plot(
         " and together they [pulled {hero.him} out|took {hero.him} home].",
         '"I am sorry," said {hero}. "[I should have listened|I will listen next time]."',
         "[{hero.his} {parent} [hugged {hero.him}|was glad that {hero.he} was safe]."
-        "|Then they all went home and ate {food}.]",
+        "|Then they all went home and ate {food.some}.]",
     ),
     questions=(
         ("Where did {hero} go?", "{hero} went to the {far}."),
@@ -421,7 +425,7 @@ TRADE = Plot(
         " who had {other_food.some}.",
         '"[Will you trade|Can I have your {other_food}]?" asked {hero}.'
         ' "I will give you {food.some}."',
-        '"[Yes, I am hungry|Yes, I love {food}|That is fair]," said {guest}.',
+        '"[Yes, I am hungry|Yes, I would love {food.some}|That is fair]," said {guest}.',
         "{hero} took the {other_food} back to {friend} to get the {toy}.",
         '"[Here you are|Look what I have]," said {hero}.',
         "{friend} was [pleased|very happy] and gave {hero.him} the {toy.color} {toy}.",

@@ -2,6 +2,9 @@
 """Makes the model from nothing: corpus, tokenizer, training, GGUF file.
 
     /usr/bin/python3 train.py --out tiny-stories-1m-q8_0.gguf
+
+Too slow? Stop it and go on with fewer steps, or with 0 to write the checkpoint as it is:
+    /usr/bin/python3 train.py --out tiny-stories-1m-q8_0.gguf --resume --steps 2000
 """
 
 import argparse
@@ -64,18 +67,25 @@ def validation_loss(model, documents):
     return total / tokens
 
 
-def train(recipe_, config, checkpoint, resume):
+def save(path, state):
+    """Never leaves half a checkpoint, whenever the program is stopped."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def train(prepared, config, checkpoint, resume):
     """Trains a StoryModel; saves and, with `resume`, continues from the file `checkpoint`."""
     torch.manual_seed(config.seed)
-    documents = batches.encode(recipe_.train, recipe_.tokenizer, MODEL.context)
-    unseen = batches.encode(recipe_.validation, recipe_.tokenizer, MODEL.context)
+    documents = batches.encode(prepared.train, prepared.tokenizer, MODEL.context)
+    unseen = batches.encode(prepared.validation, prepared.tokenizer, MODEL.context)
     model = StoryModel(MODEL)
     model.initialize(config.initial_spread)
     optimizer = make_optimizer(model, config)
     first_step = 0
     if resume:
         state = torch.load(checkpoint)
-        if state["fingerprint"] != recipe_.fingerprint:
+        if state["fingerprint"] != prepared.fingerprint:
             raise SystemExit(f"{checkpoint} was made by another version of this program")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -106,8 +116,8 @@ def train(recipe_, config, checkpoint, resume):
             losses = []
         if done % CHECKPOINT_EVERY == 0 or done == config.steps:
             print(f"  validation loss {validation_loss(model, unseen):.4f}", flush=True)
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                        "step": done, "fingerprint": recipe_.fingerprint}, checkpoint)
+            save(checkpoint, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                              "step": done, "fingerprint": prepared.fingerprint})
     return model
 
 
