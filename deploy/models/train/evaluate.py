@@ -39,6 +39,14 @@ def answer(messages, temperature, seed):
     return tokenizer.decode(ids), len(ids)
 
 
+def kinds_agree(text):
+    """Is everyone who is called "the fox" somewhere "a fox" or "a shy fox"?"""
+    found = re.findall(r"(\w+) (%s)\b" % "|".join(words.ANIMALS + words.CHILDREN), text)
+    referred = {kind for before, kind in found if before.lower() == "the"}
+    introduced = {kind for before, kind in found if before.lower() != "the"}
+    return referred <= introduced
+
+
 def tell(number):
     """Asks for a story about an animal and a toy."""
     kind = words.ANIMALS[number % len(words.ANIMALS)]
@@ -46,7 +54,8 @@ def tell(number):
     request = f"Tell me a story about a {kind} and a {toy}."
     text, tokens = answer([("user", request)], TEMPERATURE, number)
     toys = set(re.findall(r"\w+", text)) & set(words.TOYS)
-    return request, text, tokens, f" {kind}" in text, toy in toys, toys == {toy}
+    return (request, text, tokens, f" {kind}" in text, toy in toys, toys == {toy},
+            kinds_agree(text))
 
 
 def ask(messages):
@@ -84,12 +93,13 @@ def main():
         print(f"{request}\n{text}\n")
     for question, expected, text in answers:
         print(f"{question}  {text}" + ("" if text == expected else f"  (right: {expected})"))
-    texts, lengths, kinds, toys, only_toys = list(zip(*stories))[1:]
+    texts, lengths, kinds, toys, only_toys, agree = list(zip(*stories))[1:]
     print(f"\nstories: {len(texts)}, distinct: {len(set(texts))}, "
           f"mean tokens: {sum(lengths) / len(lengths):.0f}")
     print(f"ended by themselves: {sum(length < LIMIT for length in lengths)}")
     print(f"about the animal that was asked for: {sum(kinds)}")
     print(f"about the toy that was asked for: {sum(toys)}, and no other: {sum(only_toys)}")
+    print(f"nobody turns into another animal: {sum(agree)}")
     exact = sum(text == expected for _, expected, text in answers)
     print(f"questions answered exactly: {exact} of {len(answers)}")
 
