@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The only entry point. `make help` lists the targets; all output goes below build/.
+
+BUILD    ?= build
+CXX      := g++
+CLANG    ?= clang
+BPFTOOL  ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PROTOC   ?= protoc
+PYTHON   ?= /usr/bin/python3
+JOBS     ?= $(shell nproc)
+OPT      ?= -O2
+SANITIZE ?=
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+ifeq ($(V),1)
+Q :=
+msg =
+else
+Q := @
+msg = @printf '  %-8s %s\n' '$(1)' '$(2)';
+endif
+
+# ---- what there is ----------------------------------------------------------------------------
+
+# The agent's folders, in the order in which they may depend on each other. MODULES="base kernel"
+# builds and tests only those.
+MODULES  ?= base config kernel health balance telemetry model serve
+LIB_SRC  := $(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc))
+CTL_SRC  := $(wildcard agent/ctl/*.cc)
+UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))
+BPF_TEST_SRC := $(wildcard tests/bpf/*_test.cc)
+FIX_SRC  := $(wildcard tests/fixtures/*.cc)
+BPF_SRC  := $(wildcard bpf/*.bpf.c)
+PROTO    := $(wildcard include/weir/proto/weir/v1/*.proto)
+
+OBJ      := $(BUILD)/obj
+GEN      := $(BUILD)/gen
+BIN      := $(BUILD)/bin
+LIB_OBJ  := $(LIB_SRC:%.cc=$(OBJ)/%.o)
+CTL_OBJ  := $(CTL_SRC:%.cc=$(OBJ)/%.o)
+UNIT_OBJ := $(UNIT_SRC:%.cc=$(OBJ)/%.o)
+BPF_TEST_OBJ := $(BPF_TEST_SRC:%.cc=$(OBJ)/%.o)
+FIX_OBJ  := $(FIX_SRC:%.cc=$(OBJ)/%.o)
+PROTO_OBJ := $(PROTO:include/weir/proto/%.proto=$(OBJ)/gen/%.pb.o)
+PROTO_HDR := $(PROTO:include/weir/proto/%.proto=$(GEN)/%.pb.h)
+SKEL     := $(GEN)/weir.skel.h
+
+# ---- libllama: the machine's, or built once from a pinned source ------------------------------
+
+THIRD_PARTY  ?= build/third_party
+LLAMA_VERSION := 0.5.0
+LLAMA_SYSTEM := $(shell pkg-config --exists llama 2>/dev/null && echo yes)
+ifdef WEIR_LLAMA_PREFIX
+LLAMA_PREFIX := $(WEIR_LLAMA_PREFIX)
+else ifneq ($(LLAMA_SYSTEM),yes)
+LLAMA_PREFIX := $(THIRD_PARTY)/llama-$(LLAMA_VERSION)
+LLAMA_READY  := $(LLAMA_PREFIX)/.built
+endif
+ifdef LLAMA_PREFIX
+LLAMA_CFLAGS = -isystem $(LLAMA_PREFIX)/include
+LLAMA_LIBS   = -L$(LLAMA_PREFIX)/lib -Wl,-rpath,$(abspath $(LLAMA_PREFIX)/lib) -lllama -lggml -lggml-cpu -lggml-base -lgomp
+else
+LLAMA_CFLAGS = $(shell pkg-config --cflags llama)
+LLAMA_LIBS   = $(shell pkg-config --libs llama)
+endif
+
+# ---- flags ------------------------------------------------------------------------------------
+
+BUILD_ID := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Werror
+CPPFLAGS += -I. -Iinclude -isystem $(GEN) $(LLAMA_CFLAGS) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL \
+            -DBOOST_ASIO_NO_DEPRECATED -DBOOST_BEAST_USE_STD_STRING_VIEW
+CXXFLAGS += -std=c++20 $(OPT) -g1 -fno-omit-frame-pointer -pthread $(WARN) $(SANITIZE)
+LDFLAGS  += -pthread $(SANITIZE)
+LIBS     = $(LLAMA_LIBS) -lbpf -lelf -lz -lyaml-cpp -lprotobuf -lspdlog -lfmt -lboost_json -lboost_url -lssl -lcrypto
+BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -Wpadded -Wno-unused-parameter \
+              -Ibpf -Iinclude -D__TARGET_ARCH_$(shell uname -m | sed 's/x86_64/x86/;s/aarch64/arm64/')
+
+# ---- build ------------------------------------------------------------------------------------
+
+.PHONY: build bin deps all-tests
+build: deps ## install what is missing and build everything
+	$(Q)$(MAKE) bin
+
+# The compiler and the libraries must be there before anything below is looked at.
+deps:
+	$(Q)deploy/install-deps.sh $(DEPS_FLAGS)
+
+bin: $(BIN)/weir-agent $(BIN)/weir
+
+$(LLAMA_PREFIX)/.built: deploy/build-llama.sh
+	$(Q)deploy/build-llama.sh $(abspath $(LLAMA_PREFIX))
+
+$(GEN)/%.pb.cc $(GEN)/%.pb.h &: include/weir/proto/%.proto
+	$(call msg,PROTO,$<)
+	$(Q)mkdir -p $(GEN) && $(PROTOC) -Iinclude/weir/proto --cpp_out=$(GEN) $<
+
+$(OBJ)/gen/%.pb.o: $(GEN)/%.pb.cc
+	$(call msg,CXX,$<)
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(filter-out $(WARN),$(CXXFLAGS)) -c $< -o $@
+
+$(OBJ)/bpf/%.o: bpf/%.c
+	$(call msg,BPF,$<)
+	$(Q)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(OBJ)/weir.bpf.o: $(BPF_SRC:bpf/%.c=$(OBJ)/bpf/%.o)
+	$(call msg,BPFLINK,$@)
+	$(Q)$(BPFTOOL) gen object $@ $^
+
+$(SKEL): $(OBJ)/weir.bpf.o
+	$(call msg,SKEL,$@)
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir > $@
+
+# Generated headers exist before the first compilation; -MMD knows them afterwards.
+$(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(LLAMA_READY)
+	$(call msg,CXX,$<)
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+
+# The one file that knows the build id: it alone is compiled again when the commit changes.
+$(OBJ)/agent/base/build_info.o: CPPFLAGS += -DWEIR_BUILD_ID='"$(BUILD_ID)"'
+$(OBJ)/agent/base/build_info.o: $(BUILD)/build-id
+$(BUILD)/build-id: FORCE
+	$(Q)mkdir -p $(@D) && (echo '$(BUILD_ID)' | cmp -s - $@ || echo '$(BUILD_ID)' > $@)
+.PHONY: FORCE
+
+$(BUILD)/libweir.a: $(LIB_OBJ) $(PROTO_OBJ)
+	$(call msg,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BIN)/weir-agent: $(OBJ)/agent/main.o $(OBJ)/agent/agent.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(BIN)/weir: $(CTL_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(BIN)/weir-unit-tests: $(UNIT_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -lgtest_main -o $@
+
+$(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -lgtest_main -o $@
+
+-include $(wildcard $(shell [ -d $(OBJ) ] && find $(OBJ) -name '*.d'))
