@@ -31,7 +31,7 @@ endif
 
 # The agent's folders, in the order in which they may depend on each other. MODULES="base kernel"
 # builds and tests only those.
-MODULES  ?= base config kernel health balance telemetry model serve
+MODULES  ?= base config kernel health balance schedule model telemetry serve
 LIB_SRC  := $(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc))
 CTL_SRC  := $(wildcard agent/ctl/*.cc)
 UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))
@@ -149,5 +149,80 @@ $(BIN)/weir-unit-tests: $(UNIT_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -lgtest_main -o $@
+
+# ---- run and test -----------------------------------------------------------------------------
+
+CONFIG ?= deploy/config/weir.yaml
+SUITES ?= unit bpf e2e model
+TOOLS  := $(BIN)/weir-delay-server $(BIN)/weir-loadgen
+
+$(BIN)/weir-delay-server: $(OBJ)/tests/tools/delay_server.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(BIN)/weir-loadgen: $(OBJ)/tests/bench/loadgen.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: tools tests run demo test test-unit test-bpf test-e2e test-model bench bench-steer
+tools: $(TOOLS)
+tests: bin tools $(BIN)/weir-unit-tests $(BIN)/weir-bpf-tests
+
+run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
+	$(Q)exec $(BIN)/weir-agent --config $(CONFIG)
+
+demo: deps ## show the whole loop on this machine, then clean up (root)
+	$(Q)$(MAKE) bin tools
+	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) deploy/demo/demo.py
+
+test: deps ## build and run every test (root for bpf and e2e)
+	$(Q)$(MAKE) tests
+	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/run.py $(SUITES)
+
+test-unit: ; $(Q)$(MAKE) test SUITES=unit ## unit tests only, no root
+test-bpf: ; $(Q)$(MAKE) test SUITES=bpf ## kernel programs on real sockets (root)
+test-e2e: ; $(Q)$(MAKE) test SUITES=e2e ## the whole agent, with foreign clients (root)
+test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its program
+
+bench: bench-steer ## every benchmark
+
+bench-steer: ## steering against direct and one nginx proxy (root)
+	$(Q)deploy/install-deps.sh --bench
+	$(Q)$(MAKE) bin tools
+	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_steer.py
+
+# ---- care -------------------------------------------------------------------------------------
+
+SOURCES := $(shell git ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)
+
+.PHONY: asan tsan fmt lint install uninstall clean help
+asan: ## unit tests under AddressSanitizer and UBSan
+	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined'
+
+tsan: ## unit tests under ThreadSanitizer
+	$(Q)TSAN_OPTIONS='suppressions=tests/tsan.supp' $(MAKE) test-unit BUILD=$(BUILD)/tsan SANITIZE=-fsanitize=thread
+
+fmt: ## format the sources
+	$(Q)clang-format -i $(SOURCES)
+
+lint: ## fail when a source is not formatted; clang-tidy when it is installed
+	$(Q)clang-format --dry-run --Werror $(SOURCES)
+	$(Q)! command -v clang-tidy >/dev/null || clang-tidy --quiet $(filter %.cc,$(SOURCES)) -- $(CPPFLAGS) -std=c++20
+
+PREFIX ?= /usr/local
+install: build ## install weir-agent, weir, the configuration and the model below PREFIX
+	install -D -m 755 $(BIN)/weir-agent $(DESTDIR)$(PREFIX)/sbin/weir-agent
+	install -D -m 755 $(BIN)/weir $(DESTDIR)$(PREFIX)/bin/weir
+	install -D -m 644 deploy/config/weir.yaml $(DESTDIR)$(PREFIX)/share/weir/config/weir.yaml
+	install -D -m 644 deploy/models/tiny-stories-1m-q8_0.gguf $(DESTDIR)$(PREFIX)/share/weir/models/tiny-stories-1m-q8_0.gguf
+
+uninstall: ## remove what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/sbin/weir-agent $(DESTDIR)$(PREFIX)/bin/weir $(DESTDIR)$(PREFIX)/share/weir
+
+clean: ## remove build/ except the third-party libraries
+	$(Q)find $(BUILD) -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 -include $(wildcard $(shell [ -d $(OBJ) ] && find $(OBJ) -name '*.d'))
