@@ -223,6 +223,6 @@ clean: ## remove build/ except the third-party libraries
 	$(Q)find $(BUILD) -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 -include $(wildcard $(shell [ -d $(OBJ) ] && find $(OBJ) -name '*.d'))
