@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agent, client and backends in a network namespace of their own, as in a container."""
+import json
+
+from harness import SERVICE, Cgroup, KernelTest, NetworkNamespace, Process
+from node import LOCAL, MODEL_NAME, STILL, Agent, DelayServer, model, service, wait_idle
+
+
+class Netns(KernelTest):
+    def test_agent_client_and_backends_in_their_own_namespace(self):
+        netns = self.enterContext(NetworkNamespace()).name
+        cgroup = self.enterContext(Cgroup())
+        server = self.enterContext(DelayServer("a", netns=netns))
+        agent = self.enterContext(
+            Agent(cgroup, [service(server, LOCAL)], [model()], control=STILL, netns=netns))
+
+        report = cgroup.report("count", 100, netns=netns)
+        self.assertEqual((report["ok"], report["failed"]), (100, 0), report)
+        self.assertEqual(set(report["by_backend"]), {"a", "local"}, report)
+        wait_idle(agent)
+        backends = agent.backends()
+        self.assertEqual(backends[server.address]["requests"], report["by_backend"]["a"])
+        self.assertEqual(backends[agent.http]["requests"], report["by_backend"]["local"])
+
+        with Process(["curl", "-sS", "-m", "20", "-d", json.dumps(
+                {"model": MODEL_NAME, "prompt": "Once upon a time", "max_tokens": 8}),
+                f"http://{agent.http}/infer"], netns=netns) as curl:
+            self.assertEqual(curl.wait(30), 0, curl.output())
+            self.assertEqual(json.loads(curl.output())["usage"]["completion_tokens"], 8)
+        self.assertEqual(agent.stop(), 0, agent.log())
+        self.assertEqual(agent.pins(), [], SERVICE)

@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A client to put into a cgroup: opens connections to a service and says what became of them.
+
+    traffic.py count  ADDRESS:PORT N        N connections one after another, one request each
+    traffic.py load   ADDRESS:PORT THREADS  the same without end, until SIGTERM
+    traffic.py keep   ADDRESS:PORT N        N requests on one connection
+    traffic.py hold   ADDRESS:PORT N        N connections with a request each, until killed
+
+Prints one JSON object: {"ok", "failed", "errors": [text, ...], "by_backend": {name: n}}. `ok` counts
+connections (keep: requests) that were answered in full, by_backend says who answered: its x-backend
+header, or "local" without one. hold prints "holding" instead, once every request is sent. load
+writes "." for the first answer of each thread.
+"""
+import collections
+import json
+import signal
+import socket
+import sys
+import threading
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: weir\r\n\r\n"
+
+
+def exchange(sock, reader):
+    """One request; the name of the backend. OSError or ValueError when the answer is not whole."""
+    sock.sendall(REQUEST)
+    if not reader.readline().startswith(b"HTTP/1.1 "):
+        raise ValueError("no status line")
+    name, length = "local", None
+    while (line := reader.readline()) not in (b"\r\n", b"\n"):
+        if not line:
+            raise ValueError("end within the header")
+        key, _, value = line.decode("latin-1").partition(":")
+        if key.lower() == "x-backend":
+            name = value.strip()
+        if key.lower() == "content-length":
+            length = int(value)
+    if length is None or len(reader.read(length)) != length:
+        raise ValueError("body not whole")
+    return name
+
+
+def connect(address):
+    host, port = address.rsplit(":", 1)
+    sock = socket.create_connection((host, int(port)), timeout=10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+class Tally:
+    """Thread-safe."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.by_backend = collections.Counter()
+        self.errors = []
+        self.failed = 0
+
+    def one(self, address):
+        try:
+            with connect(address) as sock, sock.makefile("rb") as reader:
+                name = exchange(sock, reader)
+        except (OSError, ValueError) as error:
+            with self.lock:
+                self.failed += 1
+                self.errors = (self.errors + [repr(error)])[:5]
+            return
+        with self.lock:
+            self.by_backend[name] += 1
+
+    def report(self):
+        print(json.dumps({"ok": sum(self.by_backend.values()), "failed": self.failed,
+                          "errors": self.errors, "by_backend": self.by_backend}), flush=True)
+
+
+def load(address, threads):
+    tally, stop = Tally(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def run():
+        tally.one(address)
+        print(".", end="", flush=True)
+        while not stop.is_set():
+            tally.one(address)
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(flush=True)
+    tally.report()
+
+
+def main():
+    mode, address, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if mode == "count":
+        tally = Tally()
+        for _ in range(number):
+            tally.one(address)
+        tally.report()
+    elif mode == "load":
+        load(address, number)
+    elif mode == "keep":
+        tally = Tally()
+        with connect(address) as sock, sock.makefile("rb") as reader:
+            for _ in range(number):
+                tally.by_backend[exchange(sock, reader)] += 1
+        tally.report()
+    elif mode == "hold":
+        held = [connect(address) for _ in range(number)]
+        for sock in held:
+            sock.sendall(REQUEST)
+        print("holding", flush=True)
+        signal.pause()
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
