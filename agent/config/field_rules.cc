@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config/field_rules.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <thread>
+#include <vector>
+
+#include "agent/config/problems.h"
+#include "weir/abi.h"
+
+namespace weir::config {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+constexpr double kHourMs = 3'600'000;
+
+constexpr auto kRules = std::to_array<FieldRule>({
+    {"weir.v1.Config.services", Range{0, WEIR_MAX_POOLS}, ""},
+    {"weir.v1.Config.models", Range{0, 64}, ""},
+    {"weir.v1.Serve.http", {}, "127.0.0.1:8080"},
+    {"weir.v1.Serve.io_threads", Range{1, 256}, kOnePerCpu},
+    {"weir.v1.Serve.max_body_bytes", Range{1024, 1073741824}, "1048576"},
+    {"weir.v1.Serve.max_connections", Range{1, 1048576}, "16384"},
+    {"weir.v1.Serve.drain_timeout_seconds", Range{0, 3600}, "30"},
+    {"weir.v1.Kernel.enabled", {}, "true"},
+    {"weir.v1.Kernel.pin_root", {}, "/sys/fs/bpf/weir"},
+    {"weir.v1.Service.backends", Range{1, WEIR_POOL_SLOTS}, ""},
+    {"weir.v1.Backend.weight", Range{0.01, 1000}, "1"},
+    {"weir.v1.Model.max_sequences", Range{1, 256}, "8"},
+    {"weir.v1.Model.context_tokens", Range{32, 1048576}, ""},
+    {"weir.v1.Model.max_queue", Range{1, 1048576}, "256"},
+    {"weir.v1.Model.threads", Range{1, 1024}, kOnePerCpu},
+    {"weir.v1.Control.tick_ms", Range{100, 60'000}, "1000"},
+    {"weir.v1.Control.latency_tau_ms", Range{100, kHourMs}, "10000"},
+    {"weir.v1.Control.open_after_failures", Range{1, 1000}, "3"},
+    {"weir.v1.Control.open_ms", Range{100, kHourMs}, "5000"},
+    {"weir.v1.Control.max_open_ms", Range{100, kHourMs}, "60000"},
+    {"weir.v1.Log.level", {}, "info"},
+});
+
+std::string to_text(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) {
+    return std::to_string(static_cast<std::int64_t>(value));
+  }
+  return fmt::format("{}", value);
+}
+
+std::string cpus_text(const FieldRule& rule) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int counted = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+  const double cpus =
+      counted > 0 ? static_cast<double>(counted) : std::thread::hardware_concurrency();
+  return to_text(std::clamp(cpus, rule.range->min, rule.range->max));
+}
+
+std::string out_of_range(std::string_view text, const FieldRule* rule, const Range& type_range) {
+  return fmt::format("{} is out of range ({})", text,
+                     to_string(rule != nullptr && rule->range ? *rule->range : type_range));
+}
+
+bool in_range(double value, const FieldRule* rule) {
+  return rule == nullptr || !rule->range ||
+         (value >= rule->range->min && value <= rule->range->max);
+}
+
+bool is_integer_text(std::string_view text) {
+  if (text.starts_with('-')) text.remove_prefix(1);
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+template <typename Integer>
+std::optional<std::string> parse_integer(const std::string& text, const FieldRule* rule,
+                                         Integer& value) {
+  if (!is_integer_text(text)) {
+    return fmt::format("{} is not a whole number", in_quotes(text));
+  }
+  constexpr Range kType{static_cast<double>(std::numeric_limits<Integer>::min()),
+                        static_cast<double>(std::numeric_limits<Integer>::max())};
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool parsed = status == std::errc{} && end == text.data() + text.size();
+  if (!parsed || !in_range(static_cast<double>(value), rule)) {
+    return out_of_range(text.substr(0, 40), rule, kType);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> parse_double(const std::string& text, const FieldRule* rule,
+                                        double& value) {
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = end == text.data() + text.size();
+  if (status == std::errc::result_out_of_range && whole) {
+    constexpr double kMax = std::numeric_limits<double>::max();
+    return out_of_range(text.substr(0, 40), rule, Range{-kMax, kMax});
+  }
+  if (status != std::errc{} || !whole || !std::isfinite(value)) {
+    return fmt::format("{} is not a number", in_quotes(text));
+  }
+  if (!in_range(value, rule)) return out_of_range(text.substr(0, 40), rule, {});
+  return std::nullopt;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  return text;
+}
+
+std::optional<std::string> set_enum(Message& message, const FieldDescriptor& field,
+                                    const std::string& text) {
+  std::vector<std::string> names;
+  const auto& type = *field.enum_type();
+  for (int i = 0; i < type.value_count(); ++i) {
+    names.push_back(lower(type.value(i)->name()));
+    if (names.back() == text || type.value(i)->name() == text) {
+      message.GetReflection()->SetEnum(&message, &field, type.value(i));
+      return std::nullopt;
+    }
+  }
+  return fmt::format("{} is not one of {}{}", in_quotes(text), fmt::join(names, ", "),
+                     did_you_mean(text, names));
+}
+
+void fill_default(Message& message, const FieldDescriptor& field, const FieldRule& rule) {
+  const auto& reflection = *message.GetReflection();
+  const bool is_string = field.cpp_type() == FieldDescriptor::CPPTYPE_STRING;
+  const bool unset = field.has_presence()
+                         ? !reflection.HasField(message, &field)
+                         : is_string && reflection.GetString(message, &field).empty();
+  if (!unset) return;
+  const std::string text =
+      rule.default_value == kOnePerCpu ? cpus_text(rule) : std::string(rule.default_value);
+  [[maybe_unused]] const auto problem = set_scalar(message, field, text, is_string);
+  assert(!problem);
+}
+
+}  // namespace
+
+std::span<const FieldRule> field_rules() { return kRules; }
+
+const FieldRule* find_rule(const FieldDescriptor& field) {
+  const auto found = std::find_if(kRules.begin(), kRules.end(), [&](const FieldRule& rule) {
+    return rule.field == field.full_name();
+  });
+  return found == kRules.end() ? nullptr : &*found;
+}
+
+std::string to_string(const Range& range) { return to_text(range.min) + ".." + to_text(range.max); }
+
+std::optional<std::string> set_scalar(Message& message, const FieldDescriptor& field,
+                                      const std::string& text, bool was_quoted) {
+  const auto& reflection = *message.GetReflection();
+  const FieldRule* const rule = find_rule(field);
+  const bool is_name = field.cpp_type() == FieldDescriptor::CPPTYPE_STRING ||
+                       field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM;
+  if (was_quoted && !is_name) {
+    return fmt::format(
+        "expected {}, got the string {}",
+        field.cpp_type() == FieldDescriptor::CPPTYPE_BOOL ? "true or false" : "a number",
+        in_quotes(text));
+  }
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_STRING:
+      if (text.find('\0') != std::string::npos) return in_quotes(text) + " contains a zero byte";
+      reflection.SetString(&message, &field, text);
+      return std::nullopt;
+    case FieldDescriptor::CPPTYPE_BOOL:
+      if (text != "true" && text != "false") return in_quotes(text) + " is not true or false";
+      reflection.SetBool(&message, &field, text == "true");
+      return std::nullopt;
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return set_enum(message, field, text);
+    case FieldDescriptor::CPPTYPE_UINT32: {
+      std::uint32_t value = 0;
+      auto problem = parse_integer(text, rule, value);
+      if (!problem) reflection.SetUInt32(&message, &field, value);
+      return problem;
+    }
+    case FieldDescriptor::CPPTYPE_UINT64: {
+      std::uint64_t value = 0;
+      auto problem = parse_integer(text, rule, value);
+      if (!problem) reflection.SetUInt64(&message, &field, value);
+      return problem;
+    }
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      double value = 0;
+      auto problem = parse_double(text, rule, value);
+      if (!problem) reflection.SetDouble(&message, &field, value);
+      return problem;
+    }
+    default:
+      // config.proto uses no other type; field_rules_test.cc says so when that changes.
+      return fmt::format("fields of type {} cannot be configured", field.cpp_type_name());
+  }
+}
+
+void fill_defaults(Message& message) {
+  const auto& descriptor = *message.GetDescriptor();
+  const auto& reflection = *message.GetReflection();
+  for (int i = 0; i < descriptor.field_count(); ++i) {
+    const FieldDescriptor& field = *descriptor.field(i);
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (!field.is_repeated()) {
+        fill_defaults(*reflection.MutableMessage(&message, &field));
+        continue;
+      }
+      for (int item = 0; item < reflection.FieldSize(message, &field); ++item) {
+        fill_defaults(*reflection.MutableRepeatedMessage(&message, &field, item));
+      }
+      continue;
+    }
+    const FieldRule* const rule = find_rule(field);
+    if (rule != nullptr && !rule->default_value.empty()) fill_default(message, field, *rule);
+  }
+}
+
+}  // namespace weir::config

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config/validate.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "agent/base/endpoint.h"
+#include "agent/config/field_rules.h"
+#include "weir/abi.h"
+
+namespace weir::config {
+namespace {
+
+constexpr std::string_view kLowerDigits = "abcdefghijklmnopqrstuvwxyz0123456789-";
+constexpr std::string_view kModelNameChars =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+constexpr std::size_t kModelNameMax = 128;
+
+class Validator {
+ public:
+  Validator(const SourceMap& sources, Problems& problems)
+      : sources_(sources), problems_(problems) {}
+
+  void check(const weir::v1::Config& config) {
+    if (!config.serve().http().empty()) {
+      endpoint("serve.http", config.serve().http(), /*allow_port_zero=*/true);
+    }
+    check_kernel(config.kernel());
+    int backends = 0;
+    for (int i = 0; i < config.services_size(); ++i) {
+      check_service(fmt::format("services[{}]", i), config.services(i));
+      backends += config.services(i).backends_size();
+    }
+    if (backends > WEIR_MAX_BACKENDS) {
+      problem("services",
+              fmt::format("{} backends in all are more than {}", backends, WEIR_MAX_BACKENDS));
+    }
+    for (int i = 0; i < config.models_size(); ++i) {
+      check_model(fmt::format("models[{}]", i), config.models(i));
+    }
+    check_control(config.control());
+    check_log(config.log());
+  }
+
+ private:
+  void problem(const std::string& path, std::string text) {
+    problems_.add(sources_.find(path), path, std::move(text));
+  }
+
+  std::optional<Endpoint> endpoint(const std::string& path, const std::string& text,
+                                   bool allow_port_zero) {
+    auto parsed = Endpoint::parse(text, allow_port_zero);
+    if (parsed) return *parsed;
+    problem(path, parsed.error().message);
+    return std::nullopt;
+  }
+
+  void name(const std::string& path, const std::string& text, std::string_view chars,
+            std::size_t max, std::string_view chars_shown) {
+    if (text.empty()) {
+      problem(path, "is missing");
+    } else if (text.size() > max || text.find_first_not_of(chars) != std::string::npos) {
+      problem(path,
+              fmt::format("{} is not 1..{} characters of {}", in_quotes(text), max, chars_shown));
+    }
+  }
+
+  /// Reports `key` as repeated when `first_at` has it already.
+  template <typename Key>
+  void unique(std::map<Key, std::string>& first_at, const Key& key, const std::string& path,
+              const std::string& shown) {
+    if (const auto [first, fresh] = first_at.emplace(key, path); !fresh) {
+      problem(path, fmt::format("{} is used twice, first by {}", in_quotes(shown), first->second));
+    }
+  }
+
+  void absolute_path(const std::string& path, const std::string& text) {
+    if (!text.empty() && !text.starts_with('/')) {
+      problem(path, in_quotes(text) + " is not an absolute path");
+    }
+  }
+
+  void check_kernel(const weir::v1::Kernel& kernel) {
+    absolute_path("kernel.cgroup", kernel.cgroup());
+    absolute_path("kernel.pin_root", kernel.pin_root());
+  }
+
+  void check_service(const std::string& path, const weir::v1::Service& service) {
+    const std::string name_path = path + ".name";
+    name(name_path, service.name(), kLowerDigits, WEIR_NAME_LEN - 1, "[a-z0-9-]");
+    if (!service.name().empty()) {
+      unique(service_names_, service.name(), name_path, service.name());
+    }
+    std::optional<Endpoint> address;
+    if (service.address().empty()) {
+      problem(path + ".address", "is missing");
+    } else if ((address = endpoint(path + ".address", service.address(), false))) {
+      unique(service_addresses_, *address, path + ".address", service.address());
+    }
+    if (service.backends().empty()) {
+      problem(path + ".backends", fmt::format("0 items are out of range (1..{})", WEIR_POOL_SLOTS));
+    }
+    std::map<Endpoint, std::string> seen;
+    std::map<bool, std::string> local;
+    for (int i = 0; i < service.backends_size(); ++i) {
+      const auto& backend = service.backends(i);
+      const std::string backend_path = fmt::format("{}.backends[{}]", path, i);
+      const std::string address_path = backend_path + ".address";
+      if (backend.local()) {
+        if (!backend.address().empty()) {
+          problem(address_path, "must be left out when local is true");
+        }
+        if (const auto [first, fresh] = local.emplace(true, backend_path); !fresh) {
+          problem(backend_path + ".local",
+                  fmt::format("only one backend of a service is local, here {}", first->second));
+        }
+        continue;
+      }
+      if (backend.address().empty()) {
+        problem(address_path, "is missing (or set local: true)");
+        continue;
+      }
+      const auto parsed = endpoint(address_path, backend.address(), false);
+      if (!parsed) continue;
+      unique(seen, *parsed, address_path, backend.address());
+      if (address && parsed->is_v4() != address->is_v4()) {
+        problem(address_path,
+                fmt::format("{} and the service address {} are not of one family: connect() "
+                            "cannot turn IPv4 into IPv6 or back",
+                            in_quotes(backend.address()), in_quotes(service.address())));
+      }
+    }
+  }
+
+  void check_model(const std::string& path, const weir::v1::Model& model) {
+    const std::string name_path = path + ".name";
+    name(name_path, model.name(), kModelNameChars, kModelNameMax, "[A-Za-z0-9._-]");
+    if (!model.name().empty()) unique(model_names_, model.name(), name_path, model.name());
+    if (model.path().empty()) problem(path + ".path", "is missing");
+  }
+
+  /// Works on the file's own values: an unset bound is its default.
+  void check_control(weir::v1::Control control) {
+    const bool names_max = control.has_max_open_ms();
+    fill_defaults(control);
+    if (control.max_open_ms() >= control.open_ms()) return;
+    problem(names_max ? "control.max_open_ms" : "control.open_ms",
+            fmt::format("max_open_ms ({}) is less than open_ms ({})", control.max_open_ms(),
+                        control.open_ms()));
+  }
+
+  void check_log(const weir::v1::Log& log) {
+    static const std::vector<std::string> kLevels = {"trace", "debug", "info", "warn", "error"};
+    if (log.level().empty() ||
+        std::find(kLevels.begin(), kLevels.end(), log.level()) != kLevels.end()) {
+      return;
+    }
+    problem("log.level", fmt::format("{} is not one of {}{}", in_quotes(log.level()),
+                                     fmt::join(kLevels, ", "), did_you_mean(log.level(), kLevels)));
+  }
+
+  const SourceMap& sources_;
+  Problems& problems_;
+  std::map<std::string, std::string> service_names_;
+  std::map<Endpoint, std::string> service_addresses_;
+  std::map<std::string, std::string> model_names_;
+};
+
+}  // namespace
+
+void validate(const weir::v1::Config& config, const SourceMap& sources, Problems& problems) {
+  Validator(sources, problems).check(config);
+}
+
+void resolve_model_paths(weir::v1::Config& config, const std::string& folder,
+                         const SourceMap& sources, Problems& problems) {
+  for (int i = 0; i < config.models_size(); ++i) {
+    auto& model = *config.mutable_models(i);
+    if (model.path().empty()) continue;  // reported by validate()
+    const std::string path = fmt::format("models[{}].path", i);
+    const std::string file =
+        (std::filesystem::path(folder) / model.path()).lexically_normal().string();
+    std::error_code status_error;
+    const auto status = std::filesystem::status(file, status_error);
+    std::string why;
+    if (access(file.c_str(), R_OK) != 0) {
+      why = std::strerror(errno);
+    } else if (status_error || !std::filesystem::is_regular_file(status)) {
+      why = "not a regular file";
+    }
+    if (!why.empty()) {
+      problems.add(sources.find(path), path,
+                   fmt::format("{} cannot be read: {}", in_quotes(file), why));
+      continue;
+    }
+    model.set_path(file);
+  }
+}
+
+}  // namespace weir::config

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config/yaml_reader.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <map>
+#include <vector>
+
+#include "agent/config/field_rules.h"
+
+namespace weir::config {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+Location location(const YAML::Mark& mark) {
+  return mark.is_null() ? Location{} : Location{mark.line + 1, mark.column + 1};
+}
+
+std::string describe(const YAML::Node& node) {
+  switch (node.Type()) {
+    case YAML::NodeType::Map:
+      return "a mapping";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return in_quotes(node.Scalar());
+    case YAML::NodeType::Null:
+    case YAML::NodeType::Undefined:
+      break;
+  }
+  return "nothing";
+}
+
+std::vector<std::string> field_names(const Descriptor& descriptor) {
+  std::vector<std::string> names;
+  for (int i = 0; i < descriptor.field_count(); ++i) names.push_back(descriptor.field(i)->name());
+  return names;
+}
+
+class Reader {
+ public:
+  Reader(SourceMap& sources, Problems& problems) : sources_(sources), problems_(problems) {}
+
+  void read_message(const YAML::Node& node, const std::string& path, Message& message) {
+    if (!node.IsMap()) {
+      problems_.add(location(node.Mark()), path,
+                    fmt::format("expected fields (name: value), got {}", describe(node)));
+      return;
+    }
+    std::map<std::string, Location> seen;
+    for (const auto& entry : node) {
+      const Location at = location(entry.first.Mark());
+      if (!entry.first.IsScalar()) {
+        problems_.add(at, path,
+                      fmt::format("expected a field name, got {}", describe(entry.first)));
+        continue;
+      }
+      const std::string& name = entry.first.Scalar();
+      const Descriptor& descriptor = *message.GetDescriptor();
+      const FieldDescriptor* const field = descriptor.FindFieldByName(name);
+      if (field == nullptr) {
+        problems_.add(at, path,
+                      fmt::format("unknown field {}{}", in_quotes(name),
+                                  did_you_mean(name, field_names(descriptor))));
+        continue;
+      }
+      const std::string field_path = path.empty() ? name : path + "." + name;
+      if (const auto [first, fresh] = seen.emplace(name, at); !fresh) {
+        problems_.add(at, field_path,
+                      fmt::format("is given twice, first in line {}", first->second.line));
+        continue;
+      }
+      sources_.set(field_path, entry.second.IsNull() ? at : location(entry.second.Mark()));
+      read_field(entry.second, field_path, *field, message);
+    }
+  }
+
+ private:
+  void read_field(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
+                  Message& message) {
+    const auto& reflection = *message.GetReflection();
+    const bool is_message = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (field.is_repeated()) {
+      read_list(node, path, field, message);
+    } else if (is_message) {
+      if (!node.IsNull()) read_message(node, path, *reflection.MutableMessage(&message, &field));
+    } else if (!node.IsScalar()) {
+      problems_.add(sources_.find(path), path,
+                    fmt::format("expected a single value, got {}", describe(node)));
+    } else if (auto problem =
+                   set_scalar(message, field, node.Scalar(), /*was_quoted=*/node.Tag() == "!")) {
+      problems_.add(location(node.Mark()), path, std::move(*problem));
+    }
+  }
+
+  void read_list(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
+                 Message& message) {
+    if (node.IsNull()) return;
+    if (!node.IsSequence()) {
+      problems_.add(location(node.Mark()), path,
+                    fmt::format("expected a list (- item), got {}", describe(node)));
+      return;
+    }
+    // Checked before anything is read: aliases let a short file name very long lists.
+    const FieldRule* const rule = find_rule(field);
+    if (rule != nullptr && rule->range && static_cast<double>(node.size()) > rule->range->max) {
+      problems_.add(
+          location(node.Mark()), path,
+          fmt::format("{} items are out of range ({})", node.size(), to_string(*rule->range)));
+      return;
+    }
+    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
+      problems_.add(location(node.Mark()), path, "lists of plain values cannot be configured");
+      return;
+    }
+    std::size_t index = 0;
+    for (const auto& item : node) {
+      const std::string item_path = fmt::format("{}[{}]", path, index++);
+      sources_.set(item_path, location(item.Mark()));
+      read_message(item, item_path, *message.GetReflection()->AddMessage(&message, &field));
+    }
+  }
+
+  SourceMap& sources_;
+  Problems& problems_;
+};
+
+}  // namespace
+
+void read_yaml(const std::string& text, Message& message, SourceMap& sources, Problems& problems) {
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1) {
+      problems.add(location(documents[1].Mark()), "", "a second document; one is allowed");
+      return;
+    }
+    if (documents.empty() || documents[0].IsNull()) return;
+    Reader(sources, problems).read_message(documents[0], "", message);
+  } catch (const YAML::Exception& error) {
+    problems.add(location(error.mark), "", error.msg);
+  } catch (const std::exception& error) {
+    problems.add({}, "", error.what());
+  }
+}
+
+}  // namespace weir::config
