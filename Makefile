@@ -31,9 +31,9 @@ endif
 
 # The agent's folders, in the order in which they may depend on each other. MODULES="base kernel"
 # builds and tests only those.
-MODULES  ?= base config kernel health balance schedule model telemetry serve
-LIB_SRC  := $(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc))
-CTL_SRC  := $(wildcard agent/ctl/*.cc)
+MODULES  ?= base config kernel health balance schedule model telemetry serve ctl
+CTL_SRC  := agent/ctl/main.cc
+LIB_SRC  := $(filter-out $(CTL_SRC),$(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc)))
 UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))
 BPF_TEST_SRC := $(wildcard tests/bpf/*_test.cc)
 FIX_SRC  := $(wildcard tests/fixtures/*.cc)
@@ -116,7 +116,7 @@ $(OBJ)/weir.bpf.o: $(BPF_SRC:bpf/%.c=$(OBJ)/bpf/%.o)
 
 $(SKEL): $(OBJ)/weir.bpf.o
 	$(call msg,SKEL,$@)
-	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir > $@
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir_bpf > $@
 
 # Generated headers exist before the first compilation; -MMD knows them afterwards.
 $(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(LLAMA_READY)

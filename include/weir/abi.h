@@ -15,7 +15,6 @@
 #define WEIR_ABI_H
 
 #if !defined(__bpf__)
-#include <stddef.h>
 #include <stdint.h>
 typedef uint8_t weir_u8;
 typedef uint16_t weir_u16;
@@ -38,14 +37,14 @@ typedef __u64 weir_u64;
 #define WEIR_ABI_VERSION 1
 
 /* Map names: at most 15 characters, or the kernel cuts them. */
-#define WEIR_MAP_META "weir_meta"   /* ARRAY[1]  weir_meta: who wrote these maps            */
-#define WEIR_MAP_SVC "weir_svc"     /* HASH      weir_endpoint -> u32 index into weir_pool  */
-#define WEIR_MAP_POOL "weir_pool"   /* ARRAY     weir_pool: one per service                 */
-#define WEIR_MAP_PICK "weir_pick"   /* ARRAY     weir_pick_slot: alias tables of all pools  */
-#define WEIR_MAP_BE "weir_be"       /* ARRAY     weir_be: one per backend                   */
-#define WEIR_MAP_SK "weir_sk"       /* SK_STORAGE weir_sk: one per steered socket           */
-#define WEIR_MAP_HIST "weir_hist"   /* PERCPU_ARRAY weir_hist: [backend * WEIR_HIST_KINDS + kind] */
-#define WEIR_MAP_STAT "weir_stat"   /* PERCPU_ARRAY u64: [enum weir_stat_id]                */
+#define WEIR_MAP_META "weir_meta" /* ARRAY[1]  weir_meta: who wrote these maps            */
+#define WEIR_MAP_SVC "weir_svc"   /* HASH      weir_endpoint -> u32 index into weir_pool  */
+#define WEIR_MAP_POOL "weir_pool" /* ARRAY     weir_pool: one per service                 */
+#define WEIR_MAP_PICK "weir_pick" /* ARRAY     weir_pick_slot: alias tables of all pools  */
+#define WEIR_MAP_BE "weir_be"     /* ARRAY     weir_be: one per backend                   */
+#define WEIR_MAP_SK "weir_sk"     /* SK_STORAGE weir_sk: one per steered socket           */
+#define WEIR_MAP_HIST "weir_hist" /* PERCPU_ARRAY weir_hist: [backend * WEIR_HIST_KINDS + kind] */
+#define WEIR_MAP_STAT "weir_stat" /* PERCPU_ARRAY u64: [enum weir_stat_id]                */
 
 /* Limits. A pool owns two halves of WEIR_POOL_SLOTS slots in weir_pick. */
 #define WEIR_MAX_POOLS 64
@@ -89,13 +88,13 @@ enum weir_pool_flags {
 
 /* One service. `table` is replaced by one 64-bit store: that is the flip. */
 struct weir_pool {
-  weir_u64 table;     /* low 32 bits: first slot in weir_pick; high 32 bits: number of slots */
-  weir_u32 flags;     /* enum weir_pool_flags */
+  weir_u64 table; /* low 32 bits: first slot in weir_pick; high 32 bits: number of slots */
+  weir_u32 flags; /* enum weir_pool_flags */
   weir_u32 pad;
-  weir_u64 picks;     /* connects steered to a backend */
-  weir_u64 misses;    /* connects for which the pool had no backend */
+  weir_u64 picks;  /* connects steered to a backend */
+  weir_u64 misses; /* connects for which the pool had no backend */
   struct weir_endpoint address;
-  weir_u32 in_use;    /* 0: this record is free */
+  weir_u32 in_use;          /* 0: this record is free */
   char name[WEIR_NAME_LEN]; /* NUL-terminated */
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_pool) == 88, "weir_pool");
@@ -124,7 +123,7 @@ struct weir_be {
   weir_u32 weight_q16; /* published weight times 65536; information only, picks use weir_pick */
   weir_u32 is_local;   /* 1: served by this agent */
   weir_u32 pad0;
-  weir_u64 since_ns;   /* when this record was taken into use */
+  weir_u64 since_ns; /* when this record was taken into use */
   weir_u64 pad1[2];
 
   weir_u32 in_flight;            /* connections reserved and not yet released */
@@ -139,7 +138,7 @@ struct weir_be {
   weir_u64 pad2;
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_be) == 128, "weir_be");
-WEIR_STATIC_ASSERT(offsetof(struct weir_be, in_flight) == 64, "weir_be: kernel line");
+WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, in_flight) == 64, "weir_be: kernel line");
 
 /*
  * Log-linear histogram of durations: octaves of microseconds, WEIR_HIST_SUB linear sub-buckets in
@@ -172,6 +171,7 @@ enum weir_phase {
   WEIR_PHASE_IDLE = 0,      /* no request outstanding */
   WEIR_PHASE_WAITING = 1,   /* request bytes sent, no response byte */
   WEIR_PHASE_STREAMING = 2, /* response bytes seen */
+  WEIR_PHASE_CLOSED = 3,    /* connection over; final until the next connect() on the socket */
 };
 
 struct weir_sk {
@@ -179,7 +179,7 @@ struct weir_sk {
   weir_u32 backend;             /* index into weir_be */
   weir_u32 owned;               /* 1: holds one unit of in_flight; exchanged to 0 exactly once */
   weir_u32 phase;               /* enum weir_phase */
-  weir_u64 connect_ns;          /* when connect() was called */
+  weir_u64 connect_ns;          /* when connect() was called; 0 once its outcome is counted */
   weir_u64 request_ns;          /* when the last request byte was sent */
   weir_u32 next_tx_seq;         /* skb clock: first sequence number not yet sent */
   weir_u32 next_rx_seq;         /* skb clock: first sequence number not yet received */
