@@ -23,7 +23,7 @@ CASES = {
     "negative": ("control:\n  tick_ms: -100\n", 2, ["tick_ms", "-100"]),
     "not an address": ("serve:\n  http: localhost\n", 2, ["http", "localhost"]),
     "unknown log level": ("log:\n  level: loud\n", 2, ["level", "loud", "debug"]),
-    "unknown clock": ("kernel:\n  request_clock: SUNDIAL\n", 2, ["request_clock", "SUNDIAL"]),
+    "unknown clock": ("kernel:\n  request_clock: sundial\n", 2, ["request_clock", "sundial"]),
     "weight over its limit": (SERVICES + "        weight: 1001\n", 6, ["weight", "1000", "1001"]),
     "no backends": (SERVICES.split("    backends")[0] + "    backends: []\n", 4, ["backends", "1", "64"]),
     "name with capitals": (SERVICES.replace("chat", "Chat"), 2, ["name", "Chat"]),
@@ -55,7 +55,7 @@ class BadConfig(unittest.TestCase):
                 with self.subTest(fault=name, check=bool(check)):
                     result = self.agent("--config", path, *check)
                     self.assertEqual(result.returncode, 2, result)
-                    self.assertIn(f"{path}:{line}" if line else f"{path}:", result.stderr)
+                    self.assertIn(f"{path}:{line}:" if line else f"{path}:", result.stderr)
                     for word in words:
                         self.assertIn(word, result.stderr)
 

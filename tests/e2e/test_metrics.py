@@ -28,6 +28,21 @@ class Metrics(KernelTest):
         families = prometheus.parse(reply.body.decode())
         self.assertTrue(all(name.startswith(("weir_", "process_")) for name in families), families)
 
+        def value(name, **labels):
+            return prometheus.value(families, name, **labels)
+
+        self.assertEqual(value("weir_model_completion_tokens_total", model=MODEL_NAME), 15)
+        self.assertEqual(value("weir_model_requests_accepted_total", model=MODEL_NAME), 3)
+        self.assertEqual(value("weir_http_requests_total", path="/infer", code="200"), 3)
+        for address, backend in agent.backends().items():
+            for metric in ("connects", "established", "requests", "connect_failures"):
+                self.assertEqual(value(f"weir_backend_{metric}_total", backend=address),
+                                 backend[metric], (address, metric))
+            self.assertEqual(value("weir_backend_time_to_first_byte_seconds_count",
+                                   backend=address), backend["ttfb_us"]["count"])
+            self.assertEqual(value("weir_backend_in_flight", backend=address), 0)
+        self.assertEqual(value("weir_service_picks_total"), 40)
+
 
 class StrictParser(unittest.TestCase):
     """The reader above must be able to say no."""

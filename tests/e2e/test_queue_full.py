@@ -3,6 +3,7 @@
 import threading
 import unittest
 
+import prometheus
 from node import MODEL_NAME, Agent, model, wait_ready
 
 CLIENTS = 12
@@ -37,3 +38,6 @@ class QueueFull(unittest.TestCase):
             self.assertGreaterEqual(int(reply.headers["Retry-After"]), 1)
         for reply in served:
             self.assertTrue(reply.json()["result"].strip())
+        metrics = prometheus.parse(agent.request("GET", "/metrics").body.decode())
+        self.assertEqual(prometheus.value(metrics, "weir_http_refusals_total",
+                                          reason="queue_full"), len(refused))

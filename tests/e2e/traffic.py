@@ -81,7 +81,7 @@ def load(address, threads):
     def run():
         tally.one(address)
         print(".", end="", flush=True)
-        while not stop.is_set():
+        while not stop.wait(0.001):  # leaves room for the others on a small machine
             tally.one(address)
 
     workers = [threading.Thread(target=run) for _ in range(threads)]
