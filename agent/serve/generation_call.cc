@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/serve/generation_call.h"
+
+#include <chrono>
+
+namespace weir::serve {
+namespace {
+
+using model::Completion;
+using model::GenerationRequest;
+
+std::string model_names(const Services& services) {
+  std::string names;
+  for (const model::ModelInfo& info : services.executor.models()) {
+    if (!names.empty()) names += ", ";
+    names += info.name;
+  }
+  return names.empty() ? "none" : names;
+}
+
+/// The model asked for, or the only one there is.
+Outcome<std::string> choose_model(const Services& services, const GenerationCall& call) {
+  if (call.model.has_value()) {
+    if (services.executor.has_model(*call.model)) return *call.model;
+    return unknown_model(services, *call.model);
+  }
+  const std::vector<model::ModelInfo> models = services.executor.models();
+  if (models.size() == 1) return models.front().name;
+  return bad_request("missing_model",
+                     "\"model\" is required unless exactly one model is configured; configured: " +
+                         model_names(services),
+                     "model");
+}
+
+/// What both listeners have. Fields are constant, but for those that say otherwise.
+struct Generation {
+  Services services;  // used on the I/O thread only: only there is the server known to live
+  std::shared_ptr<Exchange> exchange;
+  GenerationNames names;
+  std::optional<TimePoint> deadline;
+
+  /// I/O thread.
+  [[nodiscard]] ApiError failure(const Error& error) const {
+    const bool late = deadline.has_value() && services.clock.now() >= *deadline;
+    if (late && (error.code == Code::kCancelled || error.code == Code::kResourceExhausted)) {
+      return from_refusal({model::RefusalReason::kDeadline, error.message, std::nullopt});
+    }
+    return from_failure(error);
+  }
+};
+
+/// Collects the text and answers in one piece.
+class WholeListener final : public model::Listener {
+ public:
+  WholeListener(Generation generation, FormatResult format)
+      : generation_(std::move(generation)), format_(format) {}
+
+  void on_text(std::string_view text) override { text_ += text; }
+
+  void on_complete(const Completion& completion) override {
+    generation_.exchange->post(
+        [generation = generation_, format = format_, text = std::move(text_), completion] {
+          Response response;
+          response.body = format(generation.names, text, completion);
+          generation.exchange->respond(std::move(response));
+        });
+  }
+
+  void on_error(const Error& error) override {
+    generation_.exchange->post([generation = generation_, error] {
+      generation.exchange->respond(to_response(generation.failure(error)));
+    });
+  }
+
+ private:
+  const Generation generation_;
+  const FormatResult format_;
+  std::string text_;  // engine thread
+};
+
+/// Passes each piece on as an event. The status line waits for the first one, so that a failure
+/// before it is still an ordinary error.
+class StreamListener final : public model::Listener,
+                             public std::enable_shared_from_this<StreamListener> {
+ public:
+  explicit StreamListener(Generation generation) : generation_(std::move(generation)) {}
+
+  void on_text(std::string_view text) override {
+    generation_.exchange->post([self = shared_from_this(), piece = std::string(text)] {
+      self->begin();
+      self->generation_.exchange->write(text_event(self->generation_.names, piece));
+    });
+  }
+
+  void on_complete(const Completion& completion) override {
+    generation_.exchange->post([self = shared_from_this(), completion] {
+      self->begin();
+      self->generation_.exchange->write(closing_events(self->generation_.names, completion));
+      self->generation_.exchange->end_stream(true);
+    });
+  }
+
+  void on_error(const Error& error) override {
+    generation_.exchange->post([self = shared_from_this(), error] {
+      const ApiError failure = self->generation_.failure(error);
+      if (!self->begun_) {
+        self->generation_.exchange->respond(to_response(failure));
+        return;
+      }
+      self->generation_.exchange->write(error_event(failure));
+      self->generation_.exchange->end_stream(false);
+    });
+  }
+
+ private:
+  void begin() {
+    if (begun_) return;
+    begun_ = true;
+    Response head;
+    head.content_type = "text/event-stream";
+    head.headers.emplace_back("Cache-Control", "no-cache");
+    generation_.exchange->begin_stream(std::move(head));
+  }
+
+  const Generation generation_;
+  bool begun_ = false;  // I/O thread
+};
+
+}  // namespace
+
+ApiError unknown_model(const Services& services, std::string_view name) {
+  ApiError error;
+  error.status = 404;
+  error.code = "model_not_found";
+  error.param = "model";
+  error.message = "there is no model \"" + std::string(name.substr(0, 128)) +
+                  "\"; configured: " + model_names(services);
+  return error;
+}
+
+void start_generation(const Services& services, const std::shared_ptr<Exchange>& exchange,
+                      Outcome<GenerationCall> outcome, FormatResult format) {
+  if (const auto* error = std::get_if<ApiError>(&outcome)) {
+    return exchange->respond(to_response(*error));
+  }
+  const auto& call = std::get<GenerationCall>(outcome);
+  const auto model = choose_model(services, call);
+  if (const auto* error = std::get_if<ApiError>(&model)) {
+    return exchange->respond(to_response(*error));
+  }
+  if (services.server.draining()) {
+    return exchange->respond(to_response(from_refusal(
+        {model::RefusalReason::kDraining, "the agent is shutting down", std::nullopt})));
+  }
+
+  const std::shared_ptr<GenerationRequest>& request = call.request;
+  Generation generation{services, exchange,
+                        GenerationNames{.id = request->id,
+                                        .model = std::get<std::string>(model),
+                                        .created_unix_seconds =
+                                            std::chrono::duration_cast<std::chrono::seconds>(
+                                                std::chrono::system_clock::now().time_since_epoch())
+                                                .count(),
+                                        .include_usage = call.include_usage},
+                        request->deadline};
+  if (call.stream) {
+    request->listener = std::make_shared<StreamListener>(std::move(generation));
+  } else {
+    request->listener = std::make_shared<WholeListener>(std::move(generation), format);
+  }
+  // The exchange must not own the request: the request's listener owns the exchange.
+  exchange->on_abort([weak = std::weak_ptr(request)] {
+    if (const auto running = weak.lock()) running->cancel();
+  });
+  if (const auto refusal = services.executor.submit(std::get<std::string>(model), request)) {
+    exchange->respond(to_response(from_refusal(*refusal)));
+  }
+}
+
+}  // namespace weir::serve

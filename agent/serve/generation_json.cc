@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/serve/generation_json.h"
+
+#include <array>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <limits>
+
+#include "agent/serve/ids.h"
+#include "agent/serve/json_fields.h"
+
+namespace weir::serve {
+namespace json = boost::json;
+namespace {
+
+constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kMinInt32 = std::numeric_limits<std::int32_t>::min();
+constexpr std::int64_t kMaxDeadlineMs = 24 * 60 * 60 * 1000;
+constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
+constexpr double kMaxTemperature = 2;                  // OpenAI's
+constexpr std::size_t kMaxStops = 16;                  // OpenAI allows 4
+constexpr std::size_t kMaxStopBytes = 256;
+
+/// The fields that both protocols have.
+void read_common(JsonFields& fields, GenerationCall& call) {
+  call.model = fields.string("model");
+  model::GenerationRequest& request = *call.request;
+  if (const auto tokens = fields.integer("max_tokens", 1, kMaxInt32)) {
+    request.max_tokens = static_cast<std::uint32_t>(*tokens);
+  }
+  if (const auto priority = fields.integer("priority", kMinInt32, kMaxInt32)) {
+    request.priority = static_cast<std::int32_t>(*priority);
+  }
+  if (const auto temperature = fields.number("temperature", 0, kMaxTemperature)) {
+    request.sampling.temperature = static_cast<float>(*temperature);
+  }
+  if (const auto seed = fields.integer("seed", std::numeric_limits<std::int64_t>::min(),
+                                       std::numeric_limits<std::int64_t>::max())) {
+    // The sampler's seed has 32 bits: fold, so that seeds that differ above them differ still.
+    const auto bits = static_cast<std::uint64_t>(*seed);
+    request.sampling.seed = static_cast<std::uint32_t>(bits ^ (bits >> 32U));
+  }
+  request.stop = fields.strings("stop", kMaxStops, kMaxStopBytes);
+}
+
+/// OpenAI's options that would change the result and are not implemented: refused rather than
+/// silently ignored, unless they have the value that means "off".
+void refuse_unsupported(JsonFields& fields) {
+  if (const auto n = fields.integer("n", 1, 128); n.value_or(1) != 1) {
+    fields.reject("n",
+                  "must be 1: one completion per request is supported, not " + std::to_string(*n));
+  }
+  if (const auto best_of = fields.integer("best_of", 1, 128); best_of.value_or(1) != 1) {
+    fields.reject("best_of", "must be 1: one completion per request is supported, not " +
+                                 std::to_string(*best_of));
+  }
+  if (fields.boolean("echo").value_or(false)) {
+    fields.reject("echo", "must be false: returning the prompt is not supported");
+  }
+  if (!fields.string("suffix").value_or("").empty()) {
+    fields.reject("suffix", "must be empty: insertion is not supported");
+  }
+  if (fields.find("logprobs") != nullptr) {
+    fields.reject("logprobs", "must be null: log probabilities are not supported");
+  }
+  for (const char* const penalty : {"presence_penalty", "frequency_penalty"}) {
+    if (fields.number(penalty, -2, 2).value_or(0) != 0) {
+      fields.reject(penalty, "must be 0: penalties are not supported");
+    }
+  }
+  if (const json::object* bias = fields.nested("logit_bias"); bias != nullptr && !bias->empty()) {
+    fields.reject("logit_bias", "must be empty: biases are not supported");
+  }
+}
+
+/// OpenAI's prompt may be a list; a list of one string means that string.
+std::string read_completion_prompt(JsonFields& fields) {
+  const json::value* prompt = fields.find("prompt");
+  const json::array* list = prompt == nullptr ? nullptr : prompt->if_array();
+  if (list == nullptr) {
+    fields.require("prompt");
+    return fields.string("prompt").value_or("");
+  }
+  if (list->size() == 1 && list->front().is_string()) {
+    const json::string& text = list->front().get_string();
+    return {text.data(), text.size()};
+  }
+  fields.reject("prompt",
+                "must be one string (or a list of one): lists of prompts and of tokens are not "
+                "supported");
+  return {};
+}
+
+json::object usage_json(const model::Usage& usage) {
+  json::object object;
+  object["prompt_tokens"] = usage.prompt_tokens;
+  object["completion_tokens"] = usage.completion_tokens;
+  object["total_tokens"] = std::uint64_t{usage.prompt_tokens} + usage.completion_tokens;
+  return object;
+}
+
+std::string_view finish_reason(model::FinishReason reason) {
+  return reason == model::FinishReason::kStop ? "stop" : "length";
+}
+
+double milliseconds(std::chrono::nanoseconds duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+json::object completion_head(const GenerationNames& names) {
+  json::object object;
+  object["id"] = names.id;
+  object["object"] = "text_completion";
+  object["created"] = names.created_unix_seconds;
+  object["model"] = names.model;
+  return object;
+}
+
+json::array one_choice(std::string_view text, std::optional<model::FinishReason> reason) {
+  json::object choice;
+  choice["text"] = text;
+  choice["index"] = 0;
+  choice["logprobs"] = nullptr;
+  if (reason.has_value()) {
+    choice["finish_reason"] = finish_reason(*reason);
+  } else {
+    choice["finish_reason"] = nullptr;
+  }
+  json::array choices;
+  choices.emplace_back(std::move(choice));
+  return choices;
+}
+
+std::string event(const json::object& object) {
+  return "data: " + json::serialize(object) + "\n\n";
+}
+
+std::string choice_event(const GenerationNames& names, std::string_view text,
+                         std::optional<model::FinishReason> reason) {
+  json::object object = completion_head(names);
+  object["choices"] = one_choice(text, reason);
+  // OpenAI: with include_usage every event has the field, and only the last one a value.
+  if (names.include_usage) object["usage"] = nullptr;
+  return event(object);
+}
+
+}  // namespace
+
+Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
+  auto parsed = parse_json_object(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  JsonFields fields(std::get<json::object>(parsed));
+  GenerationCall call;
+  call.request = std::make_shared<model::GenerationRequest>();
+  call.request->id = make_id("infer-");
+  fields.require("prompt");
+  call.request->prompt = fields.string("prompt").value_or("");
+  read_common(fields, call);
+  if (const auto deadline = fields.integer("deadline_ms", 1, kMaxDeadlineMs)) {
+    call.request->deadline = now + std::chrono::milliseconds(*deadline);
+  }
+  if (fields.error().has_value()) return *fields.error();
+  return call;
+}
+
+Outcome<GenerationCall> parse_completion(std::string_view body) {
+  auto parsed = parse_json_object(body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  JsonFields fields(std::get<json::object>(parsed));
+  GenerationCall call;
+  call.request = std::make_shared<model::GenerationRequest>();
+  call.request->id = make_id("cmpl-");
+  call.request->max_tokens = kDefaultCompletionTokens;
+  // OpenAI samples from the whole distribution unless told otherwise, and has no top_k.
+  call.request->sampling = {.temperature = 1, .top_p = 1, .top_k = 0, .seed = std::nullopt};
+  call.request->prompt = read_completion_prompt(fields);
+  read_common(fields, call);
+  if (const auto top_p = fields.number("top_p", 0, 1, true)) {
+    call.request->sampling.top_p = static_cast<float>(*top_p);
+  }
+  refuse_unsupported(fields);
+  call.stream = fields.boolean("stream").value_or(false);
+  std::optional<ApiError> nested_error;
+  if (const json::object* options = fields.nested("stream_options")) {
+    JsonFields nested(*options);
+    call.include_usage = nested.boolean("include_usage").value_or(false);
+    nested_error = nested.error();
+  }
+  if (fields.error().has_value()) return *fields.error();
+  if (nested_error.has_value()) return *std::move(nested_error);
+  return call;
+}
+
+std::string infer_result(const GenerationNames& names, std::string_view text,
+                         const model::Completion& completion) {
+  json::object timings;
+  timings["queued_ms"] = milliseconds(completion.queued);
+  timings["first_token_ms"] = milliseconds(completion.first_token);
+  timings["total_ms"] = milliseconds(completion.total);
+  json::object object;
+  object["id"] = names.id;
+  object["model"] = names.model;
+  object["result"] = text;
+  object["finish_reason"] = finish_reason(completion.reason);
+  object["usage"] = usage_json(completion.usage);
+  object["timings"] = std::move(timings);
+  return json::serialize(object);
+}
+
+std::string completion_result(const GenerationNames& names, std::string_view text,
+                              const model::Completion& completion) {
+  json::object object = completion_head(names);
+  object["choices"] = one_choice(text, completion.reason);
+  object["usage"] = usage_json(completion.usage);
+  return json::serialize(object);
+}
+
+std::string text_event(const GenerationNames& names, std::string_view text) {
+  return choice_event(names, text, std::nullopt);
+}
+
+std::string closing_events(const GenerationNames& names, const model::Completion& completion) {
+  std::string events = choice_event(names, "", completion.reason);
+  if (names.include_usage) {
+    json::object object = completion_head(names);
+    object["choices"] = json::array();
+    object["usage"] = usage_json(completion.usage);
+    events += event(object);
+  }
+  return events + "data: [DONE]\n\n";
+}
+
+std::string error_event(const ApiError& error) { return "data: " + error_json(error) + "\n\n"; }
+
+}  // namespace weir::serve

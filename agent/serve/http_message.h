@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A request and a response as handlers see them: no socket, no Beast.
+//
+// Thread-safe: values.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "agent/model/generation.h"
+
+namespace weir::serve {
+
+struct Request {
+  std::string method;
+  std::string path;       ///< percent-decoded, without the query
+  std::string parameter;  ///< what "{id}" of the route's pattern stood for
+  std::string id;         ///< x-request-id, the client's or made here
+  std::string body;
+};
+
+struct Response {
+  unsigned status = 200;
+  std::string content_type = "application/json";
+  std::vector<std::pair<std::string, std::string>> headers;  ///< beyond those the session adds
+  std::string body;
+  /// Set when this is a refusal under load; it is counted by reason.
+  std::optional<model::RefusalReason> refusal;
+};
+
+}  // namespace weir::serve

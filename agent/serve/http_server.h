@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The HTTP/1.1 front: /infer, OpenAI's completions, health, metrics. Each I/O thread has its own
+// event loop and its own SO_REUSEPORT listener; a connection stays on the thread that accepted it.
+//
+// Thread-safe: every method may be called from any thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "agent/base/clock.h"
+#include "agent/base/endpoint.h"
+#include "agent/base/result.h"
+#include "agent/model/generation.h"
+#include "agent/telemetry/http_counters.h"
+#include "agent/telemetry/metrics_source.h"
+
+namespace weir::serve {
+
+/// Checked in HttpServer::create().
+struct ServeOptions {
+  Endpoint listen;                         ///< port 0: the kernel chooses
+  std::optional<unsigned> io_threads;      ///< 1..256; unset: one per CPU
+  std::uint64_t max_body_bytes = 1 << 20;  ///< of one request; 1024..1 GiB
+  /// Of all requests that are being read or answered; max_body_bytes..1 TiB.
+  std::uint64_t max_body_bytes_total = 256ULL << 20U;
+  std::uint32_t max_connections = 16384;             ///< 1..1048576; one more is answered with 503
+  std::uint64_t max_stream_bytes = 1 << 20;          ///< unread by the client; 4 KiB..1 GiB
+  std::chrono::milliseconds header_timeout{10'000};  ///< first to last byte of a header
+  std::chrono::milliseconds body_timeout{30'000};    ///< between two pieces of a body
+  std::chrono::milliseconds idle_timeout{75'000};    ///< between two requests
+  std::chrono::milliseconds write_timeout{30'000};   ///< without the client taking a byte
+};
+
+class HttpServer {
+ public:
+  /// Listens and serves when it returns. kInvalidArgument names the option and its limit; kIo says
+  /// which address could not be bound. `executor`, `metrics` and `clock` must outlive the server.
+  static Result<std::unique_ptr<HttpServer>> create(const ServeOptions& options,
+                                                    model::Executor& executor,
+                                                    const telemetry::MetricsSource& metrics,
+                                                    const Clock& clock);
+
+  /// Closes every connection at once; running generations are cancelled. Listeners that an executor
+  /// still holds may be called afterwards, to no effect.
+  ~HttpServer();
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  /// The bound address, with the port that the kernel chose.
+  [[nodiscard]] const Endpoint& endpoint() const;
+
+  /// Stops listening, closes idle connections, answers running requests with `Connection: close`
+  /// and new generations with 503. Returns at once; calling it again does nothing.
+  void begin_drain();
+
+  /// Waits until every connection is closed after begin_drain(); false when it took longer.
+  [[nodiscard]] bool wait_drained(std::chrono::milliseconds at_most);
+
+  [[nodiscard]] telemetry::HttpReading http_reading() const;
+
+ private:
+  class Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace weir::serve

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/serve/http_session.h"
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
+#include <exception>
+
+#include "agent/serve/ids.h"
+#include "agent/serve/request_rules.h"
+#include "agent/serve/session_exchange.h"
+
+namespace weir::serve {
+namespace asio = boost::asio;
+using boost::system::error_code;
+namespace {
+
+// How much a client may send ahead of its answer. Beyond it the socket is left unread, and the
+// client's leaving is noticed only when the answer is written.
+constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
+// Sent bytes are cut from the front of a stream's buffer when there are this many.
+constexpr std::size_t kCompactBytes = 64 * 1024;
+constexpr std::chrono::milliseconds kLingerTimeout{2000};
+
+}  // namespace
+
+void ServerShared::notify_drain() {
+  if (!draining.load()) return;
+  const std::lock_guard lock(drain_mutex);
+  drained.notify_all();
+}
+
+HttpSession::HttpSession(asio::ip::tcp::socket socket, ServerShared& shared,
+                         const std::shared_ptr<IoThread>& io)
+    : socket_(std::move(socket)), timer_(io->context), shared_(shared), io_(*io), weak_io_(io) {
+  shared_.connections.fetch_add(1);
+  error_code ignored;  // a socket that the client has already reset: the first read will tell
+  socket_.non_blocking(true, ignored);
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+}
+
+void HttpSession::start() {
+  io_.sessions.insert(shared_from_this());
+  io_.counters.connection_opened();
+  set_read_deadline(shared_.options.idle_timeout);
+  wait_readable();
+}
+
+void HttpSession::turn_away(const ApiError& error) {
+  io_.sessions.insert(shared_from_this());
+  io_.counters.connection_opened();
+  io_.counters.connection_refused();
+  state_ = State::kAnswering;
+  request_.id = make_id("req-");
+  respond(serial_, to_response(error));
+}
+
+void HttpSession::drain() {
+  if (state_ == State::kReading && !parser_.has_value() && inbox_.empty()) close();
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+void HttpSession::wait_readable() {
+  if (waiting_readable_ || state_ == State::kClosed) return;
+  waiting_readable_ = true;
+  socket_.async_wait(asio::ip::tcp::socket::wait_read,
+                     [self = shared_from_this()](const error_code& error) {
+                       self->waiting_readable_ = false;
+                       if (!error) self->on_readable();
+                     });
+}
+
+void HttpSession::on_readable() {
+  if (state_ == State::kClosed) return;
+  error_code error;
+  const std::size_t count = socket_.read_some(asio::buffer(io_.scratch), error);
+  if (error == asio::error::would_block) return wait_readable();
+  if (error) return client_left();
+  if (state_ == State::kLingering) return wait_readable();  // nobody wants it any more
+  inbox_.append(io_.scratch.data(), count);
+  if (state_ == State::kReading) return advance();
+  if (inbox_.size() < kMaxPipelinedBytes) wait_readable();
+}
+
+// The end of the client's stream counts as its leaving: HTTP clients do not half-close.
+void HttpSession::client_left() {
+  if (state_ == State::kAnswering && answer_complete_) {
+    client_left_ = true;  // what is left of the answer may still be wanted
+    return;
+  }
+  abort();
+}
+
+void HttpSession::advance() {
+  while (state_ == State::kReading) {
+    if (inbox_.empty()) return wait_readable();
+    if (!parser_.has_value()) begin_request();
+    const RequestParser::Progress progress = parser_->put(inbox_);
+    inbox_.erase(0, progress.consumed);
+    switch (progress.status) {
+      case RequestParser::Status::kNeedMore:
+        if (parser_->header_done()) set_read_deadline(shared_.options.body_timeout);
+        return wait_readable();
+      case RequestParser::Status::kHeaderDone:
+        if (const auto error = check_header()) return refuse(*error);
+        if (parser_->done()) return dispatch();
+        set_read_deadline(shared_.options.body_timeout);
+        break;
+      case RequestParser::Status::kDone:
+        return dispatch();
+      default:
+        return refuse(parse_failure(*parser_, progress.status, shared_.options.max_body_bytes));
+    }
+  }
+}
+
+void HttpSession::begin_request() {
+  parser_.emplace(shared_.options.max_body_bytes);
+  ++serial_;
+  started_ = std::chrono::steady_clock::now();
+  counted_ = true;
+  io_.counters.request_started();
+  path_index_ = shared_.router.paths().size();  // "other", until a route is found
+  set_read_deadline(shared_.options.header_timeout);
+}
+
+std::optional<ApiError> HttpSession::check_header() {
+  if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
+    return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
+  }
+  const auto path = path_of(parser_->target());
+  if (!path.has_value()) {
+    return bad_request("malformed_request", "the request target is not a path");
+  }
+  request_.method = parser_->method();
+  request_.path = *path;
+  const auto found = shared_.router.find(request_.method, request_.path);
+  if (std::holds_alternative<Router::NoSuchPath>(found)) {
+    ApiError error = bad_request("unknown_url", "there is no " + request_.method + " " +
+                                                    request_.path.substr(0, 128) +
+                                                    "; there is: " + shared_.router.listing());
+    error.status = 404;
+    return error;
+  }
+  if (const auto* wrong = std::get_if<Router::WrongMethod>(&found)) {
+    path_index_ = wrong->path_index;
+    allow_ = wrong->allow;
+    ApiError error =
+        bad_request("method_not_allowed",
+                    request_.path + " does not take " + request_.method + "; it takes " + allow_);
+    error.status = 405;
+    return error;
+  }
+  const auto& match = std::get<Router::Match>(found);
+  route_ = match.route;
+  path_index_ = match.path_index;
+  request_.parameter = match.parameter;
+  if (request_.method == "POST") {
+    if (auto error = content_type_error(*parser_)) return error;
+  }
+  if (!reserve_body()) {
+    return from_refusal({model::RefusalReason::kMemory,
+                         "the requests in progress hold all " +
+                             std::to_string(shared_.options.max_body_bytes_total) +
+                             " bytes that are set aside for bodies",
+                         std::chrono::seconds(1)});
+  }
+  if (const auto expect = parser_->field("expect"); expect.has_value() && !parser_->http_1_0()) {
+    if (!equal_ignoring_case(*expect, "100-continue")) {
+      ApiError error = bad_request("expectation_failed", "the only Expect is 100-continue");
+      error.status = 417;
+      return error;
+    }
+    if (!parser_->done() && inbox_.empty()) {
+      outbox_ += "HTTP/1.1 100 Continue\r\n\r\n";
+      flush();
+    }
+  }
+  return std::nullopt;
+}
+
+bool HttpSession::reserve_body() {
+  const std::uint64_t bytes =
+      parser_->chunked() ? shared_.options.max_body_bytes : parser_->content_length().value_or(0);
+  if (bytes == 0) return true;
+  if (shared_.body_bytes.fetch_add(bytes) + bytes > shared_.options.max_body_bytes_total) {
+    shared_.body_bytes.fetch_sub(bytes);
+    return false;
+  }
+  reserved_bytes_ = bytes;
+  return true;
+}
+
+/// Answers a request that no handler sees.
+void HttpSession::refuse(const ApiError& error) {
+  state_ = State::kAnswering;
+  set_read_deadline(std::nullopt);
+  request_.id = request_id(*parser_);
+  // What follows on the connection can be told from this request's body only if that was read.
+  keep_alive_ = parser_->done() && parser_->keep_alive();
+  Response response = to_response(error);
+  if (!allow_.empty()) response.headers.emplace_back("Allow", allow_);
+  respond(serial_, std::move(response));
+  wait_readable();
+}
+
+void HttpSession::dispatch() {
+  state_ = State::kAnswering;
+  set_read_deadline(std::nullopt);
+  request_.id = request_id(*parser_);
+  keep_alive_ = parser_->keep_alive();
+  chunked_ = !parser_->http_1_0();
+  Request request = request_;
+  request.body = parser_->take_body();
+  const auto exchange =
+      std::make_shared<SessionExchange>(weak_io_, weak_from_this(), serial_, std::move(request));
+  if (inbox_.size() < kMaxPipelinedBytes) wait_readable();
+  try {
+    route_->handler(exchange);
+  } catch (const std::exception& failure) {  // bad_alloc; nothing else throws here
+    ApiError error;
+    error.code = "internal_error";
+    error.message = failure.what();
+    exchange->respond(to_response(error));
+  }
+}
+
+// ---- writing ------------------------------------------------------------------------------------
+
+void HttpSession::append_head(const Response& response, std::optional<std::size_t> content_length) {
+  status_ = response.status;
+  keep_alive_ = keep_alive_ && !shared_.draining.load();
+  const auto field = [this](std::string_view name, std::string_view value) {
+    outbox_.append(name).append(": ").append(value).append("\r\n");
+  };
+  outbox_.append("HTTP/1.1 ").append(std::to_string(response.status)).append(" ");
+  outbox_.append(reason_phrase(response.status)).append("\r\n");
+  field("Date", http_date());
+  field("Content-Type", response.content_type);
+  if (content_length.has_value()) {
+    field("Content-Length", std::to_string(*content_length));
+  } else if (chunked_) {
+    field("Transfer-Encoding", "chunked");
+  }
+  field("x-request-id", request_.id);
+  for (const auto& [name, value] : response.headers) field(name, value);
+  if (!keep_alive_) {
+    field("Connection", "close");
+  } else if (parser_->http_1_0()) {
+    field("Connection", "keep-alive");
+  }
+  outbox_ += "\r\n";
+}
+
+void HttpSession::respond(std::uint64_t serial, Response response) {
+  if (serial != serial_ || state_ != State::kAnswering || status_ != 0) return;
+  append_head(response, response.body.size());
+  if (request_.method != "HEAD") outbox_ += response.body;
+  if (response.refusal.has_value()) io_.counters.refused(*response.refusal);
+  answer_complete_ = true;
+  flush();
+}
+
+void HttpSession::begin_stream(std::uint64_t serial, const Response& head) {
+  if (serial != serial_ || state_ != State::kAnswering || status_ != 0) return;
+  if (!chunked_) keep_alive_ = false;  // HTTP/1.0: the end of the connection ends the body
+  append_head(head, std::nullopt);
+  streaming_ = true;
+  flush();
+}
+
+void HttpSession::write(std::uint64_t serial, std::string_view piece) {
+  if (serial != serial_ || state_ != State::kAnswering || !streaming_ || piece.empty()) return;
+  if (chunked_) {
+    std::array<char, 20> size{};
+    const int digits = std::snprintf(size.data(), size.size(), "%zx\r\n", piece.size());
+    outbox_.append(size.data(), static_cast<std::size_t>(digits)).append(piece).append("\r\n");
+  } else {
+    outbox_ += piece;
+  }
+  flush();
+  if (state_ != State::kClosed && outbox_.size() - sent_ > shared_.options.max_stream_bytes) {
+    io_.counters.slow_reader_cut();
+    abort();
+  }
+}
+
+void HttpSession::end_stream(std::uint64_t serial, bool complete) {
+  if (serial != serial_ || state_ != State::kAnswering || !streaming_ || answer_complete_) return;
+  if (!complete) keep_alive_ = false;
+  // Also after a failure: the error event is the whole story, and a body that breaks off would
+  // hide it behind a transport error.
+  if (chunked_) outbox_ += "0\r\n\r\n";
+  answer_complete_ = true;
+  flush();
+}
+
+void HttpSession::set_abort_callback(std::uint64_t serial, std::function<void()> callback) {
+  if (serial == serial_ && state_ == State::kAnswering) abort_callback_ = std::move(callback);
+}
+
+void HttpSession::flush() {
+  if (state_ == State::kClosed || waiting_writable_) return;
+  while (sent_ < outbox_.size()) {
+    error_code error;
+    const std::size_t count =
+        socket_.write_some(asio::buffer(outbox_.data() + sent_, outbox_.size() - sent_), error);
+    if (error == asio::error::would_block) {
+      if (sent_ >= kCompactBytes) {
+        outbox_.erase(0, sent_);
+        sent_ = 0;
+      }
+      // From the first refusal of the socket on; taking a byte starts it anew.
+      if (!write_deadline_.has_value()) {
+        write_deadline_ = std::chrono::steady_clock::now() + shared_.options.write_timeout;
+        arm_timer();
+      }
+      waiting_writable_ = true;
+      socket_.async_wait(asio::ip::tcp::socket::wait_write,
+                         [self = shared_from_this()](const error_code& failure) {
+                           self->waiting_writable_ = false;
+                           if (!failure) self->flush();
+                         });
+      return;
+    }
+    if (error) return abort();
+    sent_ += count;
+    write_deadline_.reset();
+  }
+  outbox_.clear();
+  sent_ = 0;
+  if (state_ == State::kAnswering && answer_complete_) finish_answer();
+}
+
+void HttpSession::finish_answer() {
+  count_request(status_);
+  shared_.body_bytes.fetch_sub(std::exchange(reserved_bytes_, 0));
+  abort_callback_ = nullptr;
+  if (client_left_) return close();
+  if (!keep_alive_) return linger();
+  parser_.reset();
+  ++serial_;
+  request_ = {};
+  route_ = nullptr;
+  allow_.clear();
+  status_ = 0;
+  streaming_ = chunked_ = answer_complete_ = keep_alive_ = false;
+  outbox_.shrink_to_fit();  // an idle connection holds no buffer
+  state_ = State::kReading;
+  if (shared_.draining.load() && inbox_.empty()) return linger();
+  set_read_deadline(shared_.options.idle_timeout);
+  // Not called from here: a client that pipelines a thousand requests would nest a thousand frames.
+  asio::post(io_.context, [self = shared_from_this()] { self->advance(); });
+}
+
+void HttpSession::count_request(unsigned status) {
+  if (!std::exchange(counted_, false)) return;
+  io_.counters.request_finished(path_index_, status, std::chrono::steady_clock::now() - started_);
+}
+
+// Closing with unread bytes in the socket makes the kernel send a reset, which may overtake the
+// answer: say that nothing more comes, and read until the client closes.
+void HttpSession::linger() {
+  state_ = State::kLingering;
+  inbox_.clear();
+  error_code error;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  if (error) return close();
+  set_read_deadline(kLingerTimeout);
+  wait_readable();
+}
+
+void HttpSession::abort() {
+  if (state_ == State::kClosed) return;
+  const bool cut_short = state_ == State::kAnswering && !(answer_complete_ && outbox_.empty());
+  const auto callback = std::exchange(abort_callback_, nullptr);
+  if (cut_short) {
+    // The rest will not be sent: a reset frees the socket's buffer at once.
+    error_code ignored;
+    socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+  }
+  close();
+  if (callback) callback();
+}
+
+void HttpSession::close() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  count_request(499);
+  shared_.body_bytes.fetch_sub(std::exchange(reserved_bytes_, 0));
+  ++serial_;
+  abort_callback_ = nullptr;
+  error_code ignored;
+  timer_.cancel();
+  socket_.close(ignored);
+  // The caller is one of our own methods: stay until the event loop's next round.
+  asio::post(io_.context, [self = shared_from_this()] {});
+  io_.sessions.erase(shared_from_this());
+  io_.counters.connection_closed();
+  shared_.connections.fetch_sub(1);
+  shared_.notify_drain();
+}
+
+// ---- deadlines ----------------------------------------------------------------------------------
+
+void HttpSession::set_read_deadline(std::optional<std::chrono::milliseconds> from_now) {
+  read_deadline_.reset();
+  if (!from_now.has_value()) return;
+  read_deadline_ = std::chrono::steady_clock::now() + *from_now;
+  arm_timer();
+}
+
+// Deadlines mostly move away; the timer is then left as it is, and looks again when it fires.
+void HttpSession::arm_timer() {
+  if (state_ == State::kClosed) return;
+  std::optional<SteadyTime> next = read_deadline_;
+  if (write_deadline_.has_value() && (!next.has_value() || *write_deadline_ < *next)) {
+    next = write_deadline_;
+  }
+  if (!next.has_value() || (timer_armed_for_.has_value() && *timer_armed_for_ <= *next)) return;
+  timer_armed_for_ = next;
+  timer_.expires_at(*next);
+  timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error) self->on_timer();
+  });
+}
+
+void HttpSession::on_timer() {
+  timer_armed_for_.reset();
+  if (state_ == State::kClosed) return;
+  const SteadyTime now = std::chrono::steady_clock::now();
+  if (write_deadline_.has_value() && now >= *write_deadline_) {
+    io_.counters.slow_reader_cut();
+    return abort();
+  }
+  if (read_deadline_.has_value() && now >= *read_deadline_) {
+    if (state_ != State::kReading || !parser_.has_value()) return close();
+    ApiError error = bad_request("request_timeout", "the request did not arrive in time");
+    error.status = 408;
+    return refuse(error);
+  }
+  arm_timer();
+}
+
+}  // namespace weir::serve

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One client connection: reads requests one after another, hands each to its handler, writes the
+// answers, and watches the socket meanwhile so that a client's leaving is noticed at once.
+//
+// Thread-safety: an HttpSession belongs to its I/O thread.
+// Ownership: IoThread::sessions owns it from start() or turn_away() until it closes.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_set>
+
+#include "agent/serve/api_error.h"
+#include "agent/serve/exchange.h"
+#include "agent/serve/http_server.h"
+#include "agent/serve/request_parser.h"
+#include "agent/serve/router.h"
+#include "agent/telemetry/http_counters.h"
+
+namespace weir::serve {
+
+class HttpSession;
+
+/// What all sessions of a server share.
+struct ServerShared {
+  explicit ServerShared(const ServeOptions& given) : options(given) {}
+
+  const ServeOptions options;
+  Router router;  ///< filled before the first session
+  std::atomic<bool> draining{false};
+  std::atomic<std::uint32_t> connections{0};
+  std::atomic<std::uint64_t> body_bytes{0};  ///< reserved by requests in progress
+
+  /// Wakes wait_drained(); called when a connection or a listener ended.
+  void notify_drain();
+  std::mutex drain_mutex;
+  std::condition_variable drained;
+};
+
+/// What the sessions of one I/O thread share. Only that thread touches it, but for `context`.
+struct IoThread {
+  explicit IoThread(std::size_t routes) : counters(routes) {}
+
+  boost::asio::io_context context{1};
+  telemetry::HttpCounters counters;
+  std::unordered_set<std::shared_ptr<HttpSession>> sessions;  ///< the open ones
+  std::array<char, 64 * 1024> scratch{};  ///< every read lands here first: idle sessions own none
+};
+
+class HttpSession : public std::enable_shared_from_this<HttpSession> {
+ public:
+  /// `shared` and `io` outlive the session, which counts itself in shared.connections.
+  HttpSession(boost::asio::ip::tcp::socket socket, ServerShared& shared,
+              const std::shared_ptr<IoThread>& io);
+
+  void start();
+  /// Answers without reading a request, then closes: for connections beyond the limit.
+  void turn_away(const ApiError& error);
+  /// Closes now if no request is in progress; otherwise after its answer.
+  void drain();
+  /// Closes now. A request in progress is aborted.
+  void abort();
+
+  // The answers, from the exchange numbered `serial`; ignored when that is no longer the current
+  // one.
+  void respond(std::uint64_t serial, Response response);
+  void begin_stream(std::uint64_t serial, const Response& head);
+  void write(std::uint64_t serial, std::string_view piece);
+  void end_stream(std::uint64_t serial, bool complete);
+  void set_abort_callback(std::uint64_t serial, std::function<void()> callback);
+
+ private:
+  enum class State {
+    kReading,    ///< between requests, or in the middle of one
+    kAnswering,  ///< a handler has the request, or its answer is being written
+    kLingering,  ///< all is said; reading until the client closes, so that it gets what was said
+    kClosed
+  };
+
+  using SteadyTime = std::chrono::steady_clock::time_point;
+
+  // Reading.
+  void wait_readable();
+  void on_readable();
+  void client_left();
+  void advance();
+  void begin_request();
+  [[nodiscard]] std::optional<ApiError> check_header();
+  [[nodiscard]] bool reserve_body();
+  void refuse(const ApiError& error);
+  void dispatch();
+
+  // Writing.
+  void append_head(const Response& response, std::optional<std::size_t> content_length);
+  void flush();
+  void finish_answer();
+  void count_request(unsigned status);
+  void linger();
+  void close();
+
+  // Deadlines: one timer, armed for the earlier of the two.
+  void set_read_deadline(std::optional<std::chrono::milliseconds> from_now);
+  void arm_timer();
+  void on_timer();
+
+  boost::asio::ip::tcp::socket socket_;
+  boost::asio::steady_timer timer_;
+  ServerShared& shared_;
+  IoThread& io_;
+  const std::weak_ptr<IoThread> weak_io_;
+
+  State state_ = State::kReading;
+  bool waiting_readable_ = false;
+  bool waiting_writable_ = false;
+  std::optional<SteadyTime> read_deadline_;
+  std::optional<SteadyTime> write_deadline_;
+  std::optional<SteadyTime> timer_armed_for_;
+
+  std::string inbox_;  ///< read and not yet parsed
+  std::string outbox_;
+  std::size_t sent_ = 0;  ///< of outbox_
+
+  // The current request.
+  std::optional<RequestParser> parser_;
+  std::uint64_t serial_ = 0;
+  bool counted_ = false;  ///< request_started() was called for it
+  SteadyTime started_;
+  Request request_;
+  const Route* route_ = nullptr;
+  std::size_t path_index_ = 0;
+  std::uint64_t reserved_bytes_ = 0;
+  std::function<void()> abort_callback_;
+  unsigned status_ = 0;
+  bool streaming_ = false;
+  bool chunked_ = false;
+  bool answer_complete_ = false;
+  bool keep_alive_ = false;
+  bool client_left_ = false;
+  std::string allow_;  ///< for the Allow header of 405
+};
+
+}  // namespace weir::serve

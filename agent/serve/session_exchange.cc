@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/serve/session_exchange.h"
+
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/post.hpp>
+
+#include "agent/serve/http_session.h"
+
+namespace weir::serve {
+namespace asio = boost::asio;
+namespace {
+
+class SessionExchange final : public Exchange {
+ public:
+  SessionExchange(std::weak_ptr<IoThread> io, std::weak_ptr<HttpSession> session,
+                  std::uint64_t serial, Request request)
+      : io_(std::move(io)),
+        session_(std::move(session)),
+        serial_(serial),
+        request_(std::move(request)) {}
+
+  ~SessionExchange() override {
+    if (answered_) return;
+    ApiError error;
+    error.code = "internal_error";
+    error.message = "the request was dropped without an answer";
+    on_io_thread([session = session_, serial = serial_, error = std::move(error)] {
+      if (const auto live = session.lock()) live->respond(serial, to_response(error));
+    });
+  }
+
+  const Request& request() const override { return request_; }
+
+  void respond(Response response) override {
+    answered_ = true;
+    with_session([serial = serial_, response = std::move(response)](HttpSession& session) mutable {
+      session.respond(serial, std::move(response));
+    });
+  }
+
+  void begin_stream(Response head) override {
+    answered_ = true;
+    with_session([serial = serial_, head = std::move(head)](HttpSession& session) {
+      session.begin_stream(serial, head);
+    });
+  }
+
+  void write(std::string piece) override {
+    with_session([serial = serial_, piece = std::move(piece)](HttpSession& session) {
+      session.write(serial, piece);
+    });
+  }
+
+  void end_stream(bool complete) override {
+    with_session([serial = serial_, complete](HttpSession& session) {
+      session.end_stream(serial, complete);
+    });
+  }
+
+  void on_abort(std::function<void()> callback) override {
+    if (const auto session = session_.lock()) {
+      session->set_abort_callback(serial_, std::move(callback));
+    }
+  }
+
+  void post(std::function<void()> work) override {
+    if (const auto io = io_.lock()) asio::post(io->context, std::move(work));
+  }
+
+ private:
+  template <typename Work>
+  void on_io_thread(Work work) {
+    if (const auto io = io_.lock()) asio::dispatch(io->context, std::move(work));
+  }
+
+  template <typename Work>
+  void with_session(Work work) {
+    on_io_thread([session = session_, work = std::move(work)]() mutable {
+      if (const auto live = session.lock()) work(*live);
+    });
+  }
+
+  const std::weak_ptr<IoThread> io_;
+  const std::weak_ptr<HttpSession> session_;
+  const std::uint64_t serial_;
+  const Request request_;
+  bool answered_ = false;
+};
+
+}  // namespace
+
+std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
+                                                std::weak_ptr<HttpSession> session,
+                                                std::uint64_t serial, Request request) {
+  return std::make_shared<SessionExchange>(std::move(io), std::move(session), serial,
+                                           std::move(request));
+}
+
+}  // namespace weir::serve

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The exchange that handlers hold. It reaches its session only on the I/O thread, and keeps neither
+// alive: an engine may hold it longer than the server lives.
+//
+// Thread-safety: as Exchange.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "agent/serve/exchange.h"
+
+namespace weir::serve {
+
+struct IoThread;
+class HttpSession;
+
+/// `serial` numbers the request within its session.
+[[nodiscard]] std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
+                                                              std::weak_ptr<HttpSession> session,
+                                                              std::uint64_t serial,
+                                                              Request request);
+
+}  // namespace weir::serve

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Everything that /metrics says, made from plain values. The catalogue is the single list of
+// metrics; deploy/METRICS.md is checked against it.
+//
+// Thread-safe: pure functions.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/kernel/data_plane.h"
+#include "agent/model/generation.h"
+#include "agent/telemetry/http_counters.h"
+#include "agent/telemetry/prometheus_text.h"
+
+namespace weir::telemetry {
+
+struct MetricsInput {
+  std::string_view build_id;
+  HttpReading http;
+  std::vector<model::ModelInfo> models;
+  /// Null: the kernel side is off, its families are left out.
+  const kernel::Snapshot* kernel = nullptr;
+};
+
+/// Prometheus text 0.0.4, families in the order of the catalogue.
+[[nodiscard]] std::string render_metrics(const MetricsInput& input);
+
+[[nodiscard]] std::span<const MetricDescription> metric_catalogue();
+
+}  // namespace weir::telemetry
