@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark of whole paths stands on: private nginx servers, CPU accounts, the load.
+
+Processes, cgroups and their cleaning up come from the end-to-end tests' harness.
+
+Not thread-safe.
+"""
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from harness import BIN, BPFTOOL, ROOT, Process, Resource, last_json, wait_until  # noqa: E402
+
+BPF_STATS = pathlib.Path("/proc/sys/kernel/bpf_stats_enabled")
+
+# Every path's connections live as long as a run: limits on requests or idleness would open new ones.
+NGINX_CONF = """
+daemon off;
+user root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log warn;
+events {{ worker_connections 16384; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  keepalive_timeout 3600s;
+  client_body_temp_path {directory}/client_body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  {upstream}
+  server {{
+    listen {address} backlog=4096;
+    {location}
+  }}
+}}
+"""
+UPSTREAM = """upstream backend {{
+    server {address};
+    keepalive 256;
+    keepalive_requests 1000000000;
+    keepalive_timeout 3600s;
+  }}"""
+PROXY = """location / {
+      proxy_pass http://backend;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }"""
+REPLY = 'location / {{ default_type text/plain; return 200 "{body}"; }}'
+
+
+def free_address():
+    """A loopback address with a port that nobody listens on; nginx cannot choose one itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % probe.getsockname()[1]
+
+
+def answers(address):
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+class Nginx(Process):
+    """Debian's nginx with one worker and a configuration of its own below `directory`.
+
+    With `upstream` it is a proxy that keeps its upstream connections alive; without, it answers
+    every request itself with `body_bytes` bytes.
+    """
+
+    def __init__(self, directory, upstream=None, body_bytes=127, cgroup=None):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.address = free_address()
+        conf = directory / "nginx.conf"
+        conf.write_text(NGINX_CONF.format(
+            directory=directory, address=self.address,
+            upstream=UPSTREAM.format(address=upstream) if upstream else "",
+            location=PROXY if upstream else REPLY.format(body="w" * body_bytes)))
+        super().__init__(["nginx", "-e", directory / "error.log", "-p", directory, "-c", conf],
+                         cgroup=cgroup)
+        try:
+            wait_until(lambda: answers(self.address) or not self.running(), "nginx listens")
+            assert self.running(), self.output()
+        except BaseException:
+            self.close()
+            raise
+
+    def _release(self):
+        # Killing the master would orphan the worker: ask first.
+        if self.running():
+            self.popen.terminate()
+            try:
+                self.popen.wait(5)
+            except subprocess.TimeoutExpired:
+                for pid in reversed(tree(self.pid)):
+                    os.kill(pid, 9)
+        super()._release()
+
+
+# ---- CPU accounts ------------------------------------------------------------------------------
+
+def tree(pid):
+    """`pid` and all its descendants."""
+    pids = [pid]
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            pids += tree(int(child))
+    return pids
+
+
+def cpu_ns(pid):
+    """CPU time of a process and its descendants, all threads, from the scheduler's account."""
+    return sum(int(path.read_text().split()[0])
+               for member in tree(pid)
+               for path in pathlib.Path(f"/proc/{member}/task").glob("*/schedstat"))
+
+
+def ksoftirqd_pids():
+    """Kernel threads that take over network work when a CPU has too much of it."""
+    found = []
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text().startswith("ksoftirqd/"):
+                found.append(int(comm.parent.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+# ---- the load ----------------------------------------------------------------------------------
+
+def load(target, mode, rate, seconds, seed, connections, cgroup):
+    """One run of weir-loadgen inside `cgroup`; its report. A run that could not start raises."""
+    argv = [BIN / "weir-loadgen", "--target", target, "--mode", mode, "--rate", rate, "--seconds",
+            seconds, "--seed", seed, "--connections", connections, "--cgroup", cgroup.path,
+            "--warmup", min(0.5, seconds / 4), "--json"]
+    with Process(argv) as process:
+        process.wait(seconds + 30)
+        assert process.output().lstrip().startswith("{"), process.output()
+        return last_json(process)
+
+
+# ---- BPF programs ------------------------------------------------------------------------------
+
+class BpfStats(Resource):
+    """The kernel counts runs and run time of BPF programs as long as this lives."""
+
+    def __init__(self):
+        self._before = BPF_STATS.read_text()
+        super().__init__()
+        BPF_STATS.write_text("1")
+
+    def _release(self):
+        BPF_STATS.write_text(self._before)
+
+
+def bpftool(*arguments):
+    """The JSON that bpftool prints; None when it refuses."""
+    run = subprocess.run([BPFTOOL, "--json", *map(str, arguments)], capture_output=True, text=True)
+    return json.loads(run.stdout) if run.returncode == 0 and run.stdout.strip() else None
+
+
+def pinned_programs(agent):
+    """Ids of the programs behind every link that the agent pinned."""
+    links = (bpftool("link", "show", "pinned", pin) for pin in agent.pins() if pin.is_file())
+    return sorted({link["prog_id"] for link in links if isinstance(link, dict) and "prog_id" in link})
+
+
+def program_counters(ids):
+    """{id: (name, runs, run time in ns)}."""
+    return {p["id"]: (p.get("name", str(p["id"])), p.get("run_cnt", 0), p.get("run_time_ns", 0))
+            for p in bpftool("prog", "show") or [] if p["id"] in ids}
+
+
+def effective_programs(cgroup):
+    """Names of the cgroup programs that run for sockets in `cgroup`, inherited ones included."""
+    return sorted(p.get("name", "?") for p in bpftool("cgroup", "show", cgroup.path, "effective")
+                  or [])
+
+
+# ---- where this was measured -------------------------------------------------------------------
+
+def first_line(*argv):
+    run = subprocess.run([str(a) for a in argv], capture_output=True, text=True, cwd=ROOT)
+    return ((run.stdout or run.stderr).splitlines() or [""])[0]
+
+
+def sysctl(name):
+    path = pathlib.Path("/proc/sys") / name.replace(".", "/")
+    return path.read_text().strip() if path.exists() else None
+
+
+def machine():
+    cpus = re.findall(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+    return {
+        "kernel": os.uname().release,
+        "architecture": os.uname().machine,
+        "cpu": cpus[0] if cpus else None,
+        "cpus": os.cpu_count(),
+        "loadavg": os.getloadavg(),
+        "congestion_control": sysctl("net.ipv4.tcp_congestion_control"),
+        "bpf_jit": sysctl("net.core.bpf_jit_enable"),
+        "nginx": first_line("nginx", "-v"),
+        "bpftool": first_line(BPFTOOL, "version"),
+        "weir": first_line("git", "describe", "--always", "--dirty"),
+    }

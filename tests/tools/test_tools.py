@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The load tools against each other: a clock that is wrong here makes every benchmark wrong.
+
+Real time is what is under test, so bounds are one-sided where the machine may be late: a delay is
+never shorter than set, and its median is less than 2 ms longer.
+"""
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from harness import BIN, request  # noqa: E402
+from node import DelayServer  # noqa: E402
+
+
+def loadgen(target, *arguments):
+    """(exit status, the report or the error text)."""
+    run = subprocess.run([BIN / "weir-loadgen", "--target", target, "--warmup", "0", "--json",
+                          *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return run.returncode, json.loads(run.stdout) if run.stdout else run.stderr
+
+
+class DelayServerTest(unittest.TestCase):
+    def start(self, **options):
+        return self.enterContext(DelayServer("a", **options))
+
+    def test_answers_with_its_name_and_counts_the_request(self):
+        server = self.start()
+        reply = request(server.address, "GET", "/anything")
+        self.assertEqual((reply.status, reply.headers["x-backend"]), (200, "a"))
+        stats = server.stats()
+        self.assertEqual((stats["requests"], stats["delay_us"]["count"]), (1, 1))
+
+    def test_delay_is_at_least_what_is_set_and_changes_at_run_time(self):
+        server = self.start(delay_us=3000)
+        request(server.address, "GET", "/")
+        first = server.stats()["delay_us"]["p50"]
+        self.assertTrue(3000 <= first < 5000, first)
+        request(server.address, "DELETE", "/stats")
+        server.set_delay_us(9000)
+        request(server.address, "GET", "/")
+        second = server.stats()["delay_us"]
+        self.assertEqual(second["count"], 1)
+        self.assertTrue(9000 <= second["p50"] < 11000, second)
+
+    def test_refuses_a_delay_that_is_no_number(self):
+        server = self.start(delay_us=0)
+        self.assertEqual(request(server.address, "PUT", "/delay?us=soon").status, 400)
+        self.assertEqual(server.stats()["requests"], 0)
+
+    def test_reads_a_body_in_pieces_and_answers_pipelined_requests_in_order(self):
+        server = self.start(delay_us=1000)
+        host, port = server.address.split(":")
+        with socket.create_connection((host, int(port)), 5) as client:
+            client.sendall(b"POST /a HTTP/1.1\r\nContent-Len")
+            client.sendall(b"gth: 200000\r\n\r\n" + b"x" * 150000)
+            client.sendall(b"x" * 50000 + b"GET /stats HTTP/1.1\r\nconnection: close\r\n\r\n")
+            with client.makefile("rb") as stream:
+                replies = stream.read()  # to the end: "close" was obeyed
+        self.assertEqual(replies.count(b"HTTP/1.1 200 OK"), 2)
+        self.assertIn(b'"requests":1', replies.split(b"HTTP/1.1 200 OK")[2])
+
+    def test_sigterm_ends_it_with_status_0(self):
+        server = self.start()
+        server.signal(15)
+        self.assertEqual(server.wait(), 0)
+
+
+class LoadgenTest(unittest.TestCase):
+    def test_latency_agrees_with_the_servers_clock_in_both_modes(self):
+        for mode in ("keepalive", "close"):
+            with self.subTest(mode), DelayServer("a", 5000) as server:
+                status, report = loadgen(server.address, "--rate", 400, "--seconds", 1, "--mode",
+                                         mode, "--connections", 64)
+                self.assertEqual((status, report["errors"]), (0, 0), report)
+                stats = server.stats()
+                self.assertEqual(stats["requests"], report["scheduled"])
+                kept = 64 if mode == "keepalive" else report["scheduled"]
+                self.assertEqual(stats["connections"], kept + 1)  # and the one of stats()
+                extra = report["latency_us"]["p50"] - stats["delay_us"]["p50"]
+                self.assertTrue(0 < extra < 2000, (report, stats))
+
+    def test_a_slow_server_does_not_slow_the_schedule_and_its_queue_shows(self):
+        # 20 ms on one connection is at most 50 answers/s: at 100/s for 1 s the last request waits
+        # about a second. A closed loop would report 20 ms.
+        with DelayServer("a", 20000) as server:
+            status, report = loadgen(server.address, "--rate", 100, "--seconds", 1,
+                                     "--connections", 1)
+        self.assertEqual((status, report["errors"]), (0, 0), report)
+        self.assertGreater(report["latency_us"]["p99"], 400_000)
+        self.assertGreater(report["queued"], report["scheduled"] // 2)
+
+    def test_the_queue_is_bounded_and_what_it_drops_is_counted(self):
+        with DelayServer("a", 100_000) as server:
+            status, report = loadgen(server.address, "--rate", 500, "--seconds", 0.5,
+                                     "--connections", 1, "--max-queue", 10)
+        self.assertEqual(status, 1)
+        self.assertEqual(report["deepest_queue"], 10)
+        self.assertGreater(report["error_kinds"]["dropped"], 100)
+        self.assertEqual(report["answered"] + report["errors"], report["scheduled"])
+
+    def test_a_seed_fixes_the_schedule(self):
+        with DelayServer("a") as server:
+            scheduled = [loadgen(server.address, "--rate", 2000, "--seconds", 0.3, "--seed", seed)[1]
+                         ["scheduled"] for seed in (1, 1, 2)]
+        self.assertEqual(scheduled[0], scheduled[1])
+        self.assertNotEqual(scheduled[0], scheduled[2])
+
+    def test_a_closed_port_is_an_error_not_a_result(self):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # bound, not listening
+            status, error = loadgen("127.0.0.1:%d" % closed.getsockname()[1])
+        self.assertEqual(status, 1)
+        self.assertIn("could not open 32 connections", error)
+
+
+if __name__ == "__main__":
+    unittest.main()
