@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <random>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "agent/balance/control_options.h"
+
+namespace weir {
+namespace {
+
+using std::chrono::seconds;
+
+std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
+  std::vector<model::ModelOptions> all;
+  for (const auto& model : config.models()) {
+    model::ModelOptions options;
+    options.name = model.name();
+    options.path = model.path();
+    options.max_sequences = model.max_sequences();
+    if (model.has_context_tokens()) options.context_tokens = model.context_tokens();
+    options.max_queue = model.max_queue();
+    options.threads = model.threads();
+    options.preload = model.preload();
+    all.push_back(std::move(options));
+  }
+  return all;
+}
+
+Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve) {
+  auto listen = Endpoint::parse(serve.http(), /*allow_port_zero=*/true);
+  if (!listen) return std::move(listen).error().context("serve.http");
+  serve::ServeOptions options;
+  options.listen = *listen;
+  options.io_threads = serve.io_threads();
+  options.max_body_bytes = serve.max_body_bytes();
+  options.max_body_bytes_total = std::max(options.max_body_bytes_total, options.max_body_bytes);
+  options.max_connections = serve.max_connections();
+  return options;
+}
+
+Result<kernel::DataPlane::Options> kernel_options(const weir::v1::Config& config,
+                                                  const Endpoint& local) {
+  kernel::DataPlane::Options options;
+  options.cgroup_path = config.kernel().cgroup();
+  options.pin_root = config.kernel().pin_root();
+  switch (config.kernel().request_clock()) {
+    case weir::v1::TRACEPOINT:
+      options.request_clock = WEIR_CLOCK_TRACEPOINT;
+      break;
+    case weir::v1::SKB:
+      options.request_clock = WEIR_CLOCK_SKB;
+      break;
+    default:
+      break;
+  }
+  for (const auto& service : config.services()) {
+    kernel::ServiceSpec spec;
+    spec.name = service.name();
+    auto address = Endpoint::parse(service.address());
+    if (!address) return std::move(address).error().context("service " + service.name());
+    spec.address = *address;
+    spec.refuse_when_empty = service.when_empty() == weir::v1::REFUSE;
+    for (const auto& backend : service.backends()) {
+      if (backend.local()) {
+        spec.backends.push_back({local, true});
+        continue;
+      }
+      auto backend_address = Endpoint::parse(backend.address());
+      if (!backend_address) return std::move(backend_address).error().context(service.name());
+      spec.backends.push_back({*backend_address, false});
+    }
+    options.services.push_back(std::move(spec));
+  }
+  return options;
+}
+
+/// Where processes of this host reach our listener: the loopback when it listens on every address.
+Endpoint reachable(Endpoint bound) {
+  const std::size_t host = bound.is_v4() ? 12 : 0;
+  const bool any = std::all_of(bound.ip.begin() + static_cast<std::ptrdiff_t>(host), bound.ip.end(),
+                               [](std::uint8_t byte) { return byte == 0; });
+  if (!any) return bound;
+  if (bound.is_v4()) bound.ip[host] = 127;
+  bound.ip.back() = 1;
+  return bound;
+}
+
+void log_capabilities(const kernel::Capabilities& capabilities) {
+  constexpr std::string_view kUse[] = {"used", "fallback", "missing"};
+  for (const auto& capability : capabilities) {
+    spdlog::info("capability name=\"{}\" use={} detail=\"{}\"", capability.name,
+                 kUse[static_cast<std::size_t>(capability.use)], capability.detail);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const kernel::Snapshot> Agent::LastSnapshot::kernel_snapshot() const {
+  const balance::ControlLoop* const control = control_;
+  auto report = control != nullptr ? control->latest() : nullptr;
+  if (!report) return nullptr;
+  return {report, &report->snapshot};
+}
+
+Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config) {
+  std::unique_ptr<Agent> agent(new Agent);
+  agent->drain_timeout_ = seconds(config.serve().drain_timeout_seconds());
+  if (auto served = agent->serve(config); !served) return std::move(served).error();
+  if (config.kernel().enabled()) {
+    if (auto steered = agent->steer(config); !steered) return std::move(steered).error();
+  }
+  spdlog::info("agent ready http={} services={} models={} kernel={}",
+               agent->http_->endpoint().to_string(), config.services_size(), config.models_size(),
+               !agent->data_plane_             ? "off"
+               : agent->data_plane_->adopted() ? "adopted"
+                                               : "attached");
+  return agent;
+}
+
+Agent::~Agent() {
+  // Before the loop and the maps that it uses go.
+  control_thread_ = {};
+}
+
+Status Agent::serve(const weir::v1::Config& config) {
+  auto models = model::Registry::create(model_options(config), clock_);
+  if (!models) return std::move(models).error();
+  models_ = std::move(*models);
+
+  auto options = serve_options(config.serve());
+  if (!options) return std::move(options).error();
+  auto http = serve::HttpServer::create(*options, *models_, last_snapshot_, clock_);
+  if (!http) return std::move(http).error();
+  http_ = std::move(*http);
+  return {};
+}
+
+Status Agent::steer(const weir::v1::Config& config) {
+  const Endpoint local = reachable(http_->endpoint());
+  auto options = kernel_options(config, local);
+  if (!options) return std::move(options).error();
+  auto data_plane = kernel::DataPlane::attach(*options);
+  if (!data_plane) return std::move(data_plane).error();
+  data_plane_ = std::move(*data_plane);
+  log_capabilities(data_plane_->capabilities());
+
+  auto control_options = balance::control_options(config, local);
+  if (!control_options) return std::move(control_options).error();
+  auto uniform = [engine = std::mt19937_64(std::random_device{}())]() mutable {
+    return std::uniform_real_distribution<double>(0, 1)(engine);
+  };
+  auto control = balance::ControlLoop::create(std::move(*control_options), *data_plane_,
+                                              *data_plane_, clock_, std::move(uniform));
+  if (!control) return std::move(control).error();
+  control_ = std::move(*control);
+  // The first tick here: whoever sees us ready is steered.
+  if (auto ticked = control_->tick(); !ticked) return std::move(ticked).error();
+  last_snapshot_.follow(*control_);
+  control_thread_ = std::jthread([this](const std::stop_token& stop) { control_->run(stop); });
+  return {};
+}
+
+Status Agent::publish_without_local() {
+  std::vector<kernel::BackendDecision> decisions;
+  for (const auto& backend : control_->latest()->backends) {
+    if (backend.is_local) continue;
+    decisions.push_back({backend.index, backend.state, backend.weight});
+  }
+  return data_plane_->publish(decisions);
+}
+
+Status Agent::shutdown() {
+  spdlog::info("agent draining timeout_s={}", drain_timeout_.count());
+  if (data_plane_) {
+    // From here on the maps are ours; new connections must find another backend before the
+    // listener closes.
+    control_thread_ = {};
+    if (auto published = publish_without_local(); !published) {
+      spdlog::error("drain error=\"{}\"", published.error().message);
+    }
+  }
+  // Only the listener closes: the models take the requests of connections that are still open.
+  http_->begin_drain();
+  const TimePoint deadline = clock_.now() + drain_timeout_;
+  bool drained = http_->wait_drained(seconds(0));
+  while (!drained && clock_.now() < deadline) {
+    drained = http_->wait_drained(seconds(1));
+    // The heartbeat: no other agent takes over while this one drains.
+    if (data_plane_ && !publish_without_local()) break;
+  }
+  if (!drained) spdlog::warn("drain incomplete timeout_s={}", drain_timeout_.count());
+  models_->begin_drain();
+  if (data_plane_) {
+    if (auto detached = data_plane_->detach(); !detached) return detached;
+  }
+  spdlog::info("agent stopped");
+  return {};
+}
+
+}  // namespace weir

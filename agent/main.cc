@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// weir-agent: the daemon. Reads its configuration, starts the Agent, waits for a signal.
+
+#include <pthread.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <string>
+
+#include "agent/agent.h"
+#include "agent/base/build_info.h"
+#include "agent/config/config_loader.h"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+/// One line per event on stderr: time (UTC), level, what, then key=value fields.
+void start_logging() {
+  auto logger = spdlog::stderr_logger_mt("weir-agent");
+  logger->set_pattern("ts=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc);
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+/// Blocks the signals that end the agent, in this thread and all that it will start, so that
+/// sigwait() alone receives them.
+sigset_t block_ending_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // A client that closes while we write is an error code, not the end of the process.
+  std::signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+int run(const weir::v1::Config& config) {
+  const sigset_t signals = block_ending_signals();
+  auto agent = weir::Agent::start(config);
+  if (!agent) {
+    spdlog::error("start failed error=\"{}\"", agent.error().message);
+    return kFailed;
+  }
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::info("signal received signal={}", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+  if (auto stopped = (*agent)->shutdown(); !stopped) {
+    spdlog::error("shutdown failed error=\"{}\"", stopped.error().message);
+    return kFailed;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "weir-agent: measures and steers inference connections in the kernel, serves GGUF models.\n"
+      "Runs in the foreground until SIGTERM or Ctrl-C, then finishes running requests and "
+      "detaches.",
+      "weir-agent"};
+  std::string config_path;
+  bool check_only = false;
+  app.set_version_flag("--version", "weir-agent " + std::string(weir::build_id()));
+  app.add_option("--config", config_path, "configuration (YAML; see deploy/config/README.md)")
+      ->required()
+      ->type_name("FILE");
+  app.add_flag("--check", check_only, "check the configuration and exit: 0 good, 2 bad");
+  app.footer(
+      "Exit status: 0 stopped cleanly, 1 could not start or detach, 2 bad usage or "
+      "configuration.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+
+  start_logging();
+  auto config = weir::config::load_config(config_path);
+  if (!config) {
+    std::fprintf(stderr, "%s\n", config.error().message.c_str());
+    return kUsage;
+  }
+  if (check_only) {
+    std::printf("%s: good\n", config_path.c_str());
+    return 0;
+  }
+  spdlog::set_level(spdlog::level::from_str(config->log().level()));
+  return run(*config);
+}
