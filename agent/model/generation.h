@@ -72,10 +72,14 @@ struct Refusal {
 class Listener {
  public:
   virtual ~Listener() = default;
-  /// A piece of the result; always whole UTF-8 characters when the model produces UTF-8.
+  /// A piece of the result: valid UTF-8, whole characters. Bytes of the model that are not UTF-8
+  /// come as U+FFFD.
   virtual void on_text(std::string_view text) = 0;
   virtual void on_complete(const Completion& completion) = 0;
-  /// The request was accepted and cannot be finished. kCancelled after cancel().
+  /// The request was accepted and cannot be finished. kCancelled after cancel(),
+  /// kResourceExhausted when the deadline passed, kInvalidArgument when the prompt is longer than
+  /// the context or a sampling parameter is out of range, kUnavailable when the model could not be
+  /// loaded or the agent stops.
   virtual void on_error(const Error& error) = 0;
 };
 
@@ -108,6 +112,7 @@ struct ModelInfo {
   std::uint32_t context_tokens = 0;       ///< per sequence; 0 until loaded
   std::int64_t created_unix_seconds = 0;  ///< file modification time
   // Gauges and cumulative counters.
+  std::uint64_t loads = 0;  ///< attempts to load the file
   std::uint32_t queued = 0;
   std::uint32_t running = 0;
   std::uint64_t accepted = 0;

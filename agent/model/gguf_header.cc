@@ -63,7 +63,7 @@ Result<GgufHeader> parse_gguf_header(std::span<const std::byte> head, std::uint6
   }
   const std::size_t magic_bytes = std::min(head.size(), kMagic.size());
   if (std::memcmp(head.data(), kMagic.data(), magic_bytes) != 0) {
-    return invalid("not a GGUF file (it does not begin with \"GGUF\")");
+    return invalid("not a GGUF file (it does not begin with the letters GGUF)");
   }
   if (head.size() < kGgufHeaderBytes || file_bytes < kGgufHeaderBytes) {
     return invalid(

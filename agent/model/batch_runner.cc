@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/model/batch_runner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "agent/model/llama_log.h"
+#include "agent/model/sampler.h"
+
+namespace weir::model {
+
+struct BatchRunner::Sequence {
+  std::shared_ptr<GenerationRequest> request;
+  TimePoint accepted;
+  TimePoint admitted;
+  std::optional<TimePoint> first_token;
+  std::uint64_t admission = 0;  ///< order of admission
+  std::vector<llama_token> prompt;
+  SamplerHandle sampler;
+  TextAssembler text;
+
+  std::size_t decoded = 0;      ///< tokens in the KV cache; also the next position
+  llama_token next = 0;         ///< sampled and not yet decoded, once the prompt is
+  std::uint32_t generated = 0;  ///< tokens sampled, without the one that ends generation
+
+  // Of the current step.
+  std::size_t in_batch = 0;               ///< tokens of this sequence
+  std::optional<std::int32_t> logits_at;  ///< batch index whose logits give its next token
+
+  [[nodiscard]] bool prefilling() const { return decoded < prompt.size(); }
+};
+
+namespace {
+
+llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
+
+// A damaged file can have weights that are not numbers; sorting such logits is undefined.
+bool has_nan(std::span<const float> logits) {
+  return std::any_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); });
+}
+
+}  // namespace
+
+std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now) {
+  if (request.cancelled.load(std::memory_order_relaxed)) {
+    return make_error(Code::kCancelled, "the request was cancelled");
+  }
+  if (request.deadline && now >= *request.deadline) {
+    const auto late =
+        std::chrono::duration_cast<std::chrono::milliseconds>(now - *request.deadline);
+    return make_error(Code::kResourceExhausted,
+                      fmt::format("the deadline passed {} ms ago", late.count()));
+  }
+  return std::nullopt;
+}
+
+BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomic<bool>& stopping)
+    : model_(std::move(model)),
+      clock_(clock),
+      stopping_(stopping),
+      step_tokens_(std::min(kStepTokens, llama_n_batch(model_.context()))),
+      batch_(static_cast<std::int32_t>(step_tokens_)),
+      slots_(llama_n_seq_max(model_.context())) {
+  llama_set_abort_callback(model_.context(), &BatchRunner::should_abort, this);
+}
+
+BatchRunner::~BatchRunner() = default;
+
+// Called by ggml between graph nodes, on the thread that is inside llama_decode(): the engine's.
+bool BatchRunner::should_abort(void* self) {
+  const auto& runner = *static_cast<const BatchRunner*>(self);
+  if (runner.stopping_.load(std::memory_order_relaxed)) {
+    return true;
+  }
+  return std::all_of(runner.slots_.begin(), runner.slots_.end(), [](const Slot& slot) {
+    return !slot || slot->request->cancelled.load(std::memory_order_relaxed);
+  });
+}
+
+Result<BatchRunner::Slot> BatchRunner::make_sequence(Waiting waiting, TimePoint now) const {
+  const GenerationRequest& request = *waiting.request;
+  if (request.max_tokens == 0) {
+    return make_error(Code::kInvalidArgument, "max_tokens must be >= 1, not 0");
+  }
+  auto sampler = make_sampler(request.sampling);
+  if (!sampler) {
+    return std::move(sampler).error();
+  }
+  auto prompt = model_.vocabulary().tokenize(request.prompt);
+  if (!prompt) {
+    return std::move(prompt).error();
+  }
+  if (prompt->empty()) {
+    return make_error(Code::kInvalidArgument, "the prompt is empty");
+  }
+  if (prompt->size() > model_.context_tokens()) {
+    return make_error(Code::kInvalidArgument,
+                      fmt::format("the prompt has {} tokens; the context of this model holds {}",
+                                  prompt->size(), model_.context_tokens()));
+  }
+  TextAssembler text(request.stop);
+  return std::make_unique<Sequence>(Sequence{.request = std::move(waiting.request),
+                                             .accepted = waiting.accepted,
+                                             .admitted = now,
+                                             .first_token = std::nullopt,
+                                             .admission = admissions_,
+                                             .prompt = std::move(*prompt),
+                                             .sampler = std::move(*sampler),
+                                             .text = std::move(text),
+                                             .logits_at = std::nullopt});
+}
+
+void BatchRunner::admit(Waiting waiting, StepReport& report) {
+  const TimePoint now = clock_.now();
+  const std::shared_ptr<GenerationRequest> request = waiting.request;
+  if (auto reason = reason_to_leave(*request, now)) {
+    report.ended.push_back({request, std::move(*reason)});
+    return;
+  }
+  auto sequence = make_sequence(std::move(waiting), now);
+  if (!sequence) {
+    report.ended.push_back({request, std::move(sequence).error()});
+    return;
+  }
+  // The lowest free id: libllama decodes neighbouring ids together, gaps cost a pass each.
+  const auto free = std::find(slots_.begin(), slots_.end(), nullptr);
+  *free = std::move(*sequence);
+  ++admissions_;
+  ++running_;
+}
+
+void BatchRunner::fill_batch() {
+  batch_.clear();
+  std::vector<std::size_t> prefilling;
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (!slots_[slot]) {
+      continue;
+    }
+    Sequence& sequence = *slots_[slot];
+    sequence.in_batch = 0;
+    sequence.logits_at.reset();
+    if (sequence.prefilling()) {
+      prefilling.push_back(slot);
+      continue;
+    }
+    sequence.logits_at =
+        batch_.add(sequence.next, static_cast<llama_pos>(sequence.decoded), id_of(slot), true);
+    sequence.in_batch = 1;
+  }
+  // Running sequences first; then prompts in the order of their admission, that is by priority.
+  std::sort(prefilling.begin(), prefilling.end(), [&](std::size_t a, std::size_t b) {
+    return slots_[a]->admission < slots_[b]->admission;
+  });
+  for (const std::size_t slot : prefilling) {
+    Sequence& sequence = *slots_[slot];
+    while (static_cast<std::size_t>(batch_.size()) < step_tokens_ &&
+           sequence.decoded + sequence.in_batch < sequence.prompt.size()) {
+      const std::size_t position = sequence.decoded + sequence.in_batch;
+      const bool last = position + 1 == sequence.prompt.size();
+      const std::int32_t at = batch_.add(sequence.prompt[position],
+                                         static_cast<llama_pos>(position), id_of(slot), last);
+      if (last) {
+        sequence.logits_at = at;
+      }
+      ++sequence.in_batch;
+    }
+  }
+}
+
+std::optional<std::size_t> BatchRunner::newest() const {
+  std::optional<std::size_t> found;
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] && (!found || slots_[slot]->admission > slots_[*found]->admission)) {
+      found = slot;
+    }
+  }
+  return found;
+}
+
+bool BatchRunner::decode(StepReport& report) {
+  constexpr std::int32_t kNoSlot = 1;
+  constexpr std::int32_t kAborted = 2;
+  while (running_ > 0) {
+    fill_batch();
+    const LlamaErrors errors;
+    std::int32_t status = 0;
+    std::string reason;
+    try {
+      status = llama_decode(model_.context(), batch_.get());
+      reason = errors.reason(fmt::format("llama_decode returned {}", status));
+    } catch (const std::exception& failure) {  // std::bad_alloc
+      status = -2;
+      reason = failure.what();
+    }
+    if (status == 0) {
+      ++report.decode_steps;
+      return true;
+    }
+    if (status == kNoSlot) {
+      // Cannot happen while every sequence has its cells reserved. If it does all the same, only
+      // the newest pays, and the others decode again: libllama restored their state.
+      end(*newest(), make_error(Code::kResourceExhausted, "no KV cache left for this request"),
+          report);
+      continue;
+    }
+    if (status == kAborted) {
+      // Everything was cancelled, or the engine stops: its loop ends the rest.
+      if (!stopping_.load(std::memory_order_relaxed)) {
+        fail_all(make_error(Code::kInternal, "the decode was aborted"), report);
+      }
+      return false;
+    }
+    fail_all(make_error(Code::kInternal, reason), report);
+    llama_memory_clear(model_.memory(), true);
+  }
+  return false;
+}
+
+void BatchRunner::step(StepReport& report) {
+  const TimePoint now = clock_.now();
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot]) {
+      if (auto reason = reason_to_leave(*slots_[slot]->request, now)) {
+        end(slot, std::move(*reason), report);
+      }
+    }
+  }
+  if (!decode(report)) {
+    return;
+  }
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (!slots_[slot]) {
+      continue;
+    }
+    Sequence& sequence = *slots_[slot];
+    if (sequence.prefilling()) {
+      report.prompt_tokens += sequence.in_batch;
+    }
+    sequence.decoded += sequence.in_batch;
+    if (sequence.logits_at) {
+      take_token(slot, report);
+    }
+  }
+}
+
+void BatchRunner::take_token(std::size_t slot, StepReport& report) {
+  Sequence& sequence = *slots_[slot];
+  const llama_model* model = llama_get_model(model_.context());
+  const auto vocabulary_size =
+      static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)));
+  const float* logits = llama_get_logits_ith(model_.context(), *sequence.logits_at);
+  if (logits == nullptr || has_nan({logits, vocabulary_size})) {
+    end(slot,
+        make_error(Code::kInternal, "the model's output is not a number; is its file damaged?"),
+        report);
+    return;
+  }
+  const llama_token token =
+      llama_sampler_sample(sequence.sampler.get(), model_.context(), *sequence.logits_at);
+  if (!sequence.first_token) {
+    sequence.first_token = clock_.now();
+  }
+  if (model_.vocabulary().ends_generation(token)) {
+    complete(slot, FinishReason::kStop, report);
+    return;
+  }
+  sequence.next = token;
+  ++sequence.generated;
+  ++report.completion_tokens;
+  const std::string text = sequence.text.push(model_.vocabulary().piece(token));
+  if (!text.empty()) {
+    sequence.request->listener->on_text(text);
+  }
+  if (sequence.text.stopped()) {
+    complete(slot, FinishReason::kStop, report);
+  } else if (sequence.generated >= sequence.request->max_tokens ||
+             sequence.decoded >= model_.context_tokens()) {
+    complete(slot, FinishReason::kLength, report);
+  }
+}
+
+void BatchRunner::complete(std::size_t slot, FinishReason reason, StepReport& report) {
+  Sequence& sequence = *slots_[slot];
+  const std::string rest = sequence.text.finish();
+  if (!rest.empty()) {
+    sequence.request->listener->on_text(rest);
+  }
+  const TimePoint now = clock_.now();
+  Completion completion;
+  completion.reason = reason;
+  completion.usage.prompt_tokens = static_cast<std::uint32_t>(sequence.prompt.size());
+  completion.usage.completion_tokens = sequence.generated;
+  completion.queued = sequence.admitted - sequence.accepted;
+  completion.first_token = sequence.first_token.value_or(now) - sequence.accepted;
+  completion.total = now - sequence.accepted;
+  end(slot, completion, report);
+}
+
+void BatchRunner::end(std::size_t slot, std::variant<Completion, Error> result,
+                      StepReport& report) {
+  // Removing a whole sequence never fails.
+  llama_memory_seq_rm(model_.memory(), id_of(slot), -1, -1);
+  report.ended.push_back({std::move(slots_[slot]->request), std::move(result)});
+  slots_[slot].reset();
+  --running_;
+}
+
+void BatchRunner::fail_all(const Error& error, StepReport& report) {
+  const TimePoint now = clock_.now();
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot]) {
+      auto own_reason = reason_to_leave(*slots_[slot]->request, now);
+      end(slot, own_reason ? std::move(*own_reason) : error, report);
+    }
+  }
+}
+
+}  // namespace weir::model

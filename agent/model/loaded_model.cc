@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/model/loaded_model.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "agent/model/gguf_header.h"
+#include "agent/model/llama_log.h"
+
+namespace weir::model {
+
+namespace {
+
+std::uint32_t usable_cpus() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) {
+    return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
+  }
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+bool on_progress(float progress, void* user_data) {
+  return (*static_cast<const LoadedModel::Progress*>(user_data))(progress);
+}
+
+Error refused(const ModelOptions& options, std::string_view reason) {
+  return make_error(Code::kInvalidArgument, fmt::format("{}: {}", options.path, reason));
+}
+
+Result<ModelHandle> load_weights(const ModelOptions& options,
+                                 const LoadedModel::Progress& progress) {
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = 0;
+  params.load_mode = LLAMA_LOAD_MODE_MMAP;
+  params.progress_callback = on_progress;
+  // libllama hands the pointer back as it was given; on_progress() only reads through it.
+  params.progress_callback_user_data = const_cast<LoadedModel::Progress*>(&progress);
+  const LlamaErrors errors;
+  ModelHandle model(llama_model_load_from_file(options.path.c_str(), params));
+  if (!model) {
+    return refused(options, errors.reason("libllama cannot load it"));
+  }
+  const llama_model* loaded = model.get();
+  if (llama_vocab_type(llama_model_get_vocab(loaded)) == LLAMA_VOCAB_TYPE_NONE) {
+    return refused(options, "no tokenizer in the file");
+  }
+  if (llama_model_has_encoder(loaded) || !llama_model_has_decoder(loaded) ||
+      llama_model_is_diffusion(loaded)) {
+    return refused(options, "not a decoder-only language model");
+  }
+  return model;
+}
+
+Result<ContextHandle> make_context(const ModelOptions& options, llama_model* model,
+                                   std::uint32_t context_tokens) {
+  const std::uint64_t cells = std::uint64_t{context_tokens} * options.max_sequences;
+  if (cells > INT32_MAX) {
+    return refused(options, fmt::format("context_tokens {} x max_sequences {} exceeds {} KV cells",
+                                        context_tokens, options.max_sequences, INT32_MAX));
+  }
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = static_cast<std::uint32_t>(cells);
+  params.n_seq_max = options.max_sequences;
+  params.n_batch = kStepTokens;
+  params.n_ubatch = kStepTokens;
+  params.n_outputs_max = options.max_sequences;  // logits of one token per sequence and step
+  params.n_threads = static_cast<std::int32_t>(options.threads.value_or(usable_cpus()));
+  params.n_threads_batch = params.n_threads;
+  params.kv_unified = false;
+  params.no_perf = true;
+  const LlamaErrors errors;
+  ContextHandle context(llama_init_from_model(model, params));
+  if (!context) {
+    return make_error(
+        Code::kResourceExhausted,
+        fmt::format("{}: no context of {} x {} tokens: {}", options.path, options.max_sequences,
+                    context_tokens, errors.reason("libllama refused")));
+  }
+  if (llama_get_memory(context.get()) == nullptr) {
+    return refused(options, "the model has no KV cache (an embedding model?)");
+  }
+  return context;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t context_tokens)
+    : model_(std::move(model)),
+      context_(std::move(context)),
+      vocabulary_(llama_model_get_vocab(model_.get())),
+      context_tokens_(context_tokens) {}
+
+Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progress& progress) {
+  init_llama();
+  if (const auto file = inspect_gguf_file(options.path); !file) {
+    return file.error();
+  }
+  // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
+  try {
+    auto model = load_weights(options, progress);
+    if (!model) {
+      return std::move(model).error();
+    }
+    const auto trained =
+        static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model->get())));
+    const std::uint32_t context_tokens = options.context_tokens.value_or(trained);
+    auto context = make_context(options, model->get(), context_tokens);
+    if (!context) {
+      return std::move(context).error();
+    }
+    return LoadedModel(std::move(*model), std::move(*context), context_tokens);
+  } catch (const std::exception& failure) {
+    return refused(options, failure.what());
+  }
+}
+
+}  // namespace weir::model

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A model in memory, ready to decode: the mmap'd weights, one context with its KV cache, and the
+// vocabulary.
+//
+// Thread-compatible: one engine thread loads, uses and frees it. Owns everything libllama
+// allocated for it. A file that cannot be served is an error with path and reason.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "agent/base/result.h"
+#include "agent/model/llama_handles.h"
+#include "agent/model/vocabulary.h"
+
+namespace weir::model {
+
+struct ModelOptions {
+  std::string name;                             ///< 1..128 characters of [A-Za-z0-9._-]
+  std::string path;                             ///< a GGUF file; need not exist before the load
+  std::uint32_t max_sequences = 8;              ///< decoded together; 1..256
+  std::optional<std::uint32_t> context_tokens;  ///< per sequence, 32..1048576; unset: as trained
+  std::uint32_t max_queue = 256;                ///< requests waiting for a sequence; 1..1048576
+  std::optional<std::uint32_t> threads;         ///< 1..1024; unset: the CPUs this process may use
+  bool preload = false;                         ///< load at start, not at the first request
+};
+
+/// The most tokens of one decode: what each running sequence needs, and prompt chunks in the rest.
+/// Bounds how long a long prompt may hold up the running sequences.
+inline constexpr std::uint32_t kStepTokens = 512;
+
+class LoadedModel {
+ public:
+  /// Progress 0..1 on the calling thread; false stops the load.
+  using Progress = std::function<bool(float)>;
+
+  static Result<LoadedModel> load(const ModelOptions& options, const Progress& progress);
+
+  [[nodiscard]] llama_context* context() const { return context_.get(); }
+  [[nodiscard]] llama_memory_t memory() const { return llama_get_memory(context_.get()); }
+  [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
+  /// KV cells that one sequence may use; reserved for it, so sequences cannot starve each other.
+  [[nodiscard]] std::uint32_t context_tokens() const { return context_tokens_; }
+  [[nodiscard]] std::uint64_t parameters() const { return llama_model_n_params(model_.get()); }
+
+ private:
+  LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t context_tokens);
+
+  ModelHandle model_;
+  ContextHandle context_;  // after model_: freed first
+  Vocabulary vocabulary_;
+  std::uint32_t context_tokens_;
+};
+
+}  // namespace weir::model

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/model/registry.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+namespace weir::model {
+
+namespace {
+
+constexpr std::size_t kLongestName = 128;
+
+bool is_name_character(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+         c == '_' || c == '-';
+}
+
+Status in_range(const ModelOptions& options, std::string_view field,
+                std::optional<std::uint32_t> value, std::uint32_t low, std::uint32_t high) {
+  if (value && (*value < low || *value > high)) {
+    return make_error(Code::kInvalidArgument, fmt::format("model \"{}\": {} must be {}..{}, not {}",
+                                                          options.name, field, low, high, *value));
+  }
+  return {};
+}
+
+Status validate(const ModelOptions& options) {
+  if (options.name.empty() || options.name.size() > kLongestName ||
+      !std::all_of(options.name.begin(), options.name.end(), is_name_character)) {
+    return make_error(Code::kInvalidArgument,
+                      fmt::format("model \"{}\": name must be 1..{} characters of [A-Za-z0-9._-]",
+                                  options.name, kLongestName));
+  }
+  if (options.path.empty()) {
+    return make_error(Code::kInvalidArgument,
+                      fmt::format("model \"{}\": path is missing", options.name));
+  }
+  for (Status status : {in_range(options, "max_sequences", options.max_sequences, 1, 256),
+                        in_range(options, "context_tokens", options.context_tokens, 32, 1048576),
+                        in_range(options, "max_queue", options.max_queue, 1, 1048576),
+                        in_range(options, "threads", options.threads, 1, 1024)}) {
+    if (!status) {
+      return status;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> models,
+                                                   const Clock& clock) {
+  std::set<std::string_view> names;
+  for (const ModelOptions& options : models) {
+    if (Status status = validate(options); !status) {
+      return std::move(status).error();
+    }
+    if (!names.insert(options.name).second) {
+      return make_error(Code::kInvalidArgument,
+                        fmt::format("model \"{}\": name occurs twice", options.name));
+    }
+  }
+  std::unique_ptr<Registry> registry(new Registry);
+  for (ModelOptions& options : models) {
+    std::string name = options.name;
+    registry->engines_.emplace(std::move(name),
+                               std::make_unique<Engine>(std::move(options), clock));
+  }
+  return registry;
+}
+
+std::optional<Refusal> Registry::submit(std::string_view model,
+                                        std::shared_ptr<GenerationRequest> request) {
+  return engines_.find(model)->second->submit(std::move(request));
+}
+
+bool Registry::has_model(std::string_view model) const { return engines_.contains(model); }
+
+std::vector<ModelInfo> Registry::models() const {
+  std::vector<ModelInfo> infos;
+  infos.reserve(engines_.size());
+  for (const auto& [name, engine] : engines_) {
+    infos.push_back(engine->info());
+  }
+  return infos;
+}
+
+void Registry::begin_drain() {
+  for (const auto& [name, engine] : engines_) {
+    engine->begin_drain();
+  }
+}
+
+bool Registry::wait_idle(Duration timeout) {
+  const TimePoint deadline = std::chrono::steady_clock::now() + timeout;
+  bool idle = true;
+  for (const auto& [name, engine] : engines_) {
+    idle = engine->wait_idle(deadline) && idle;
+  }
+  return idle;
+}
+
+}  // namespace weir::model
