@@ -14,6 +14,7 @@ SANITIZE ?=
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
+.SECONDARY:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(JOBS)
@@ -75,8 +76,8 @@ endif
 
 BUILD_ID := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Werror
-CPPFLAGS += -I. -Iinclude -isystem $(GEN) $(LLAMA_CFLAGS) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL \
-            -DBOOST_ASIO_NO_DEPRECATED -DBOOST_BEAST_USE_STD_STRING_VIEW
+CPPFLAGS += -I. -Iinclude -Ibpf -isystem $(GEN) $(LLAMA_CFLAGS) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL \
+            -DBOOST_ASIO_NO_DEPRECATED
 CXXFLAGS += -std=c++20 $(OPT) -g1 -fno-omit-frame-pointer -pthread $(WARN) $(SANITIZE)
 LDFLAGS  += -pthread $(SANITIZE)
 LIBS     = $(LLAMA_LIBS) -lbpf -lelf -lz -lyaml-cpp -lprotobuf -lspdlog -lfmt -lboost_json -lboost_url -lssl -lcrypto
