@@ -214,7 +214,7 @@ void HttpSession::dispatch() {
   Request request = request_;
   request.body = parser_->take_body();
   const auto exchange =
-      std::make_shared<SessionExchange>(weak_io_, weak_from_this(), serial_, std::move(request));
+      make_session_exchange(weak_io_, weak_from_this(), serial_, std::move(request));
   if (inbox_.size() < kMaxPipelinedBytes) wait_readable();
   try {
     route_->handler(exchange);
