@@ -28,6 +28,7 @@ BPFTOOL = "/usr/sbin/bpftool"
 BPFFS = pathlib.Path("/sys/fs/bpf")
 
 SERVICE = "127.111.0.10:8000"  # nobody listens there: only steering makes it answer
+REFUSED = "ConnectionRefusedError(111, 'Connection refused')"  # as traffic.py reports it
 
 
 # ---- deadlines ---------------------------------------------------------------------------------
@@ -282,12 +283,12 @@ class Reply:
 
 
 def request(address, method, path, body=None, headers=None, seconds=20.0):
-    """One request on its own connection; `body` may be bytes or something that JSON can say."""
+    """One request on its own connection; `body`, bytes or a value, is declared to be JSON."""
     host, port = address.rsplit(":", 1)
     headers = dict(headers or {})
-    if body is not None and not isinstance(body, bytes):
-        body = json.dumps(body).encode()
+    if body is not None:
         headers.setdefault("Content-Type", "application/json")
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection = http.client.HTTPConnection(host, int(port), timeout=seconds)
     try:
         connection.request(method, path, body=body, headers=headers)

@@ -78,7 +78,7 @@ class Agent(Resource):
         self.process = Process([BIN / "weir-agent", "--config", self.config_path],
                                netns=self._netns)
         self.http = self.process.wait_for_output(
-            re.compile(r"\bhttp=(127\.0\.0\.1:\d+)"), 20).group(1)
+            re.compile(r"agent ready .*?\bhttp=(127\.0\.0\.1:\d+)"), 20).group(1)
 
     def kill(self):
         self.process.kill()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bad configuration ends with status 2 and says file:line, field and limit; nothing is touched."""
+"""A bad configuration ends with status 2 and names file:line, field and limit; nothing starts."""
 import subprocess
 import unittest
 
@@ -25,13 +25,17 @@ CASES = {
     "unknown log level": ("log:\n  level: loud\n", 2, ["level", "loud", "debug"]),
     "unknown clock": ("kernel:\n  request_clock: sundial\n", 2, ["request_clock", "sundial"]),
     "weight over its limit": (SERVICES + "        weight: 1001\n", 6, ["weight", "1000", "1001"]),
-    "no backends": (SERVICES.split("    backends")[0] + "    backends: []\n", 4, ["backends", "1", "64"]),
+    "no backends": (SERVICES.split("    backends")[0] + "    backends: []\n", 4,
+                    ["backends", "1..64"]),
     "name with capitals": (SERVICES.replace("chat", "Chat"), 2, ["name", "Chat"]),
     "two services of one name": (SERVICES + SERVICES.split("\n", 1)[1].replace("8000", "8001"), 6,
                                  ["name", "chat"]),
     "queue over its limit": (
         f"models:\n  - name: m\n    path: {MODEL}\n    max_queue: 1048577\n", 4,
         ["max_queue", "1048576", "1048577"]),
+    "model file that is not there": (
+        "models:\n  - name: m\n    path: /nonexistent/m.gguf\n", 3,
+        ["path", "/nonexistent/m.gguf", "No such file"]),
     "open_ms over max_open_ms": ("control:\n  open_ms: 6000\n  max_open_ms: 5000\n", 3,
                                  ["max_open_ms", "open_ms"]),
     "broken YAML": ("serve:\n  http: [127.0.0.1:0\nlog: {\n", None, []),
@@ -80,6 +84,6 @@ class BadConfig(unittest.TestCase):
         self.assertRegex(result.stdout, r"^weir-agent \S+")
 
     def test_unknown_flag(self):
-        result = self.agent("--frobnicate")
+        result = self.agent("--config", "weir.yaml", "--frobnicate")
         self.assertEqual(result.returncode, 2, result)
         self.assertIn("--frobnicate", result.stderr)

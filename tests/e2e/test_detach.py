@@ -29,14 +29,20 @@ class Detach(KernelTest):
         self.assertEqual(again.returncode, 0, again)
         self.assertEqual(agent.pins(), [foreign])
 
-    def test_detach_leaves_a_running_agent_alone_or_says_so(self):
+    def test_detach_refuses_under_a_running_agent_unless_forced(self):
         cgroup = self.enterContext(Cgroup())
         server = self.enterContext(DelayServer("a"))
         agent = self.enterContext(Agent(cgroup, [service(server)], control=STILL))
-        result = agent.weir("detach")
-        if result.returncode == 0:
-            self.assertEqual(agent.pins(), [])
-        else:
-            self.assertIn(str(agent.process.pid), result.stdout + result.stderr)
-            self.assertEqual(cgroup.report("count", 5)["ok"], 5)
+        pins = agent.pins()
+        refused = agent.weir("detach")
+        self.assertEqual(refused.returncode, 1, refused)
+        self.assertIn(str(agent.process.pid), refused.stderr)
+        self.assertEqual(agent.pins(), pins)
+        self.assertEqual(cgroup.report("count", 5)["ok"], 5)
+
+        forced = agent.weir("detach", "--force")
+        self.assertEqual(forced.returncode, 0, forced)
+        self.assertEqual(agent.pins(), [])
+        self.assertEqual(cgroup.report("count", 5)["failed"], 5)
         self.assertTrue(agent.process.running())
+        self.assertEqual(agent.request("GET", "/healthz").status, 200)

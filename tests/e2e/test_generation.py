@@ -50,11 +50,12 @@ class Generation(KernelTest):
 
     def test_a_seed_makes_sampling_repeatable(self):
         def text(seed):
-            return self.post("/infer", {"model": MODEL_NAME, "prompt": "Once there was",
-                                        "max_tokens": 24, "temperature": 1.0, "seed": seed})["result"]
+            ask = {"model": MODEL_NAME, "prompt": "Once there was", "max_tokens": 24,
+                   "temperature": 1.0, "seed": seed}
+            return self.post("/infer", ask)["result"]
 
         self.assertEqual(text(7), text(7))
-        self.assertEqual(len({text(seed) for seed in range(1, 6)}) > 1, True)
+        self.assertGreater(len({text(seed) for seed in range(1, 6)}), 1)
 
     def test_stop_string_ends_the_text_before_it(self):
         ask = {"model": MODEL_NAME, "prompt": "Once upon a time", "max_tokens": 60,

@@ -13,7 +13,8 @@ class HttpErrors(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.agent = cls.enterClassContext(
-            Agent(models=[model()], serve={"max_body_bytes": 4096}))
+            Agent(models=[model(), model(name="other", preload=False)],
+                  serve={"max_body_bytes": 4096}))
         wait_ready(cls.agent)
 
     def tearDown(self):
@@ -77,16 +78,22 @@ class HttpErrors(unittest.TestCase):
 
     def test_prompt_longer_than_the_context(self):
         error = self.refused(
-            self.agent.request("POST", "/infer", {**GOOD, "prompt": "z9 " * 1000}), 400, "prompt")
+            self.agent.request("POST", "/infer", {**GOOD, "prompt": "z9 " * 1000}), 400)
         self.assertIn("512", error["message"])
 
     def test_wrong_method_says_which_is_right(self):
-        for method, path, right in (("GET", "/infer", "POST"), ("DELETE", "/v1/completions", "POST"),
-                                    ("POST", "/v1/models", "GET"), ("PUT", "/metrics", "GET")):
+        for method, path, right in (("GET", "/infer", "POST"), ("PUT", "/metrics", "GET"),
+                                    ("DELETE", "/v1/completions", "POST"),
+                                    ("POST", "/v1/models", "GET")):
             with self.subTest(method=method, path=path):
                 reply = self.agent.request(method, path)
                 self.refused(reply, 405)
                 self.assertIn(right, reply.headers["Allow"])
+
+    def test_body_that_is_not_declared_json(self):
+        error = self.refused(self.agent.request(
+            "POST", "/infer", GOOD, {"Content-Type": "application/x-www-form-urlencoded"}), 415)
+        self.assertIn("application/json", error["message"])
 
     def test_unknown_path(self):
         self.refused(self.agent.request("GET", "/no/such/path"), 404)

@@ -22,9 +22,9 @@ class Netns(KernelTest):
         self.assertEqual(backends[server.address]["requests"], report["by_backend"]["a"])
         self.assertEqual(backends[agent.http]["requests"], report["by_backend"]["local"])
 
-        with Process(["curl", "-sS", "-m", "20", "-d", json.dumps(
-                {"model": MODEL_NAME, "prompt": "Once upon a time", "max_tokens": 8}),
-                f"http://{agent.http}/infer"], netns=netns) as curl:
+        ask = {"model": MODEL_NAME, "prompt": "Once upon a time", "max_tokens": 8}
+        with Process(["curl", "-sS", "-m", "20", "-H", "Content-Type: application/json",
+                      "-d", json.dumps(ask), f"http://{agent.http}/infer"], netns=netns) as curl:
             self.assertEqual(curl.wait(30), 0, curl.output())
             self.assertEqual(json.loads(curl.output())["usage"]["completion_tokens"], 8)
         self.assertEqual(agent.stop(), 0, agent.log())

@@ -2,10 +2,12 @@
 """SIGTERM: what was accepted is finished, then the agent leaves no trace in the kernel."""
 import http.client
 import json
+import signal
 import threading
 import time
 
-from harness import Cgroup, KernelTest
+import prometheus
+from harness import REFUSED, Cgroup, KernelTest, last_json, wait_until
 from node import (LOCAL, MODEL_NAME, QUICK, Agent, DelayServer, links_of, model, service,
                   wait_ready)
 
@@ -51,27 +53,38 @@ class Shutdown(KernelTest):
         for client in clients:
             client.start()
         self.assertTrue(clients[0].accepted.wait(10))
-        accepted = self.accepted_requests(agent)
+        self.wait_accepted(agent)
         self.assertEqual(agent.stop(), 0, agent.log())
         for client in clients:
             client.join(10)
         done = [c for c in clients if c.status == 200 and c.body.rstrip().endswith(b"data: [DONE]")]
-        self.assertGreaterEqual(len(done), accepted, [(c.status, c.body[-80:]) for c in clients])
+        self.assertEqual(len(done), CLIENTS, [(c.status, c.body[-80:]) for c in clients])
 
         self.assertEqual(links_of(links), set(), "links outlive the agent")
         self.assertEqual(agent.pins(), [])
 
-    def accepted_requests(self, agent):
-        """What the agent says that it accepted, once it is all six; or as many as came in 1 s."""
-        deadline = time.monotonic() + 1
-        accepted = 0
-        while accepted < CLIENTS and time.monotonic() < deadline:
-            for line in agent.request("GET", "/metrics").body.decode().splitlines():
-                name, _, value = line.rpartition(" ")
-                if name.startswith("weir_model_requests_accepted_total"):
-                    accepted = int(float(value))
-        self.assertEqual(accepted, CLIENTS)
-        return accepted
+    def wait_accepted(self, agent):
+        """Waits until the agent says that it accepted all of them."""
+
+        def accepted():
+            families = prometheus.parse(agent.request("GET", "/metrics").body.decode())
+            return prometheus.value(families, "weir_model_requests_accepted_total") == CLIENTS
+
+        wait_until(accepted, f"{CLIENTS} requests are accepted", 2)
+
+    def test_sigterm_resets_no_connection(self):
+        cgroup = self.enterContext(Cgroup())
+        server = self.enterContext(DelayServer("a"))
+        agent = self.enterContext(Agent(cgroup, [service(server, LOCAL)], control=QUICK))
+        traffic = self.enterContext(cgroup.traffic("load", 8))
+        wait_until(lambda: agent.backends()[agent.http]["requests"] > 200, "the agent is used")
+        self.assertEqual(agent.stop(), 0, agent.log())
+        traffic.signal(signal.SIGTERM)
+        self.assertEqual(traffic.wait(), 0)
+        report = last_json(traffic)
+        # Refused is what the service address is without steering; cut off is what must not be.
+        self.assertLessEqual(set(report["errors"]), {REFUSED}, report)
+        self.assertGreater(report["by_backend"]["local"], 200)
 
     def test_sigterm_when_idle_exits_at_once(self):
         cgroup = self.enterContext(Cgroup())

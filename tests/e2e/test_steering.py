@@ -23,7 +23,7 @@ s.sendall(b"GET / HTTP/1.1\\r\\nHost: weir\\r\\nConnection: close\\r\\n\\r\\n")
 data = b""
 while b"\\r\\n\\r\\n" not in data:
     data += s.recv(4096)
-print([l for l in data.decode().lower().splitlines() if l.startswith("x-backend")][0], s.getpeername()[:2])
+print([l for l in data.decode().splitlines() if l.startswith("x-backend")][0], s.getpeername()[:2])
 """
 
 NODE_CLIENT = """
@@ -54,8 +54,8 @@ class Steering(KernelTest):
     @unittest.skipUnless(shutil.which("curl"), "no curl")
     def test_curl(self):
         status, output = self.cgroup.run(
-            ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-D", "-", "-w", "peer %{remote_ip}:%{remote_port}",
-             f"http://{SERVICE}/"])
+            ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-D", "-",
+             "-w", "peer %{remote_ip}:%{remote_port}", f"http://{SERVICE}/"])
         self.assertEqual(status, 0, output)
         self.assertRegex(output.lower(), r"\r?\nx-backend: a\r?\n")
         self.assertTrue(output.endswith(f"peer {SERVICE}"), output)

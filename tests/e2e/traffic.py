@@ -7,7 +7,7 @@
     traffic.py keep   ADDRESS:PORT N        N requests on one connection
     traffic.py hold   ADDRESS:PORT N        N connections with a request each, until killed
 
-Prints one JSON object: {"ok", "failed", "errors": [text, ...], "by_backend": {name: n}}. `ok` counts
+Prints one JSON object: {"ok", "failed", "errors": {text: n}, "by_backend": {name: n}}. `ok` counts
 connections (keep: requests) that were answered in full, by_backend says who answered: its x-backend
 header, or "local" without one. hold prints "holding" instead, once every request is sent. load
 writes "." for the first answer of each thread.
@@ -54,7 +54,7 @@ class Tally:
     def __init__(self):
         self.lock = threading.Lock()
         self.by_backend = collections.Counter()
-        self.errors = []
+        self.errors = collections.Counter()
         self.failed = 0
 
     def one(self, address):
@@ -64,7 +64,7 @@ class Tally:
         except (OSError, ValueError) as error:
             with self.lock:
                 self.failed += 1
-                self.errors = (self.errors + [repr(error)])[:5]
+                self.errors[repr(error)] += 1
             return
         with self.lock:
             self.by_backend[name] += 1
