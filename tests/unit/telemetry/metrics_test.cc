@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/telemetry/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+namespace weir::telemetry {
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+struct MetricsTest : testing::Test {
+  void SetUp() override {
+    input.build_id = "v1";
+    RouteReading route;
+    route.path = "/infer";
+    route.by_code[0] = 3;
+    route.duration_buckets[2] = 2;
+    route.duration_buckets[kDurationBuckets] = 1;
+    route.duration_sum = std::chrono::milliseconds(1500);
+    input.http.routes.push_back(route);
+
+    model::ModelInfo info;
+    info.name = "a\"b\\c\nd";
+    info.state = model::ModelInfo::State::kReady;
+    info.load_progress = 0.5F;
+    info.completed = 4;
+    info.refused_queue_full = 6;
+    input.models.push_back(info);
+
+    snapshot.meta.abi_version = 1;
+    snapshot.meta.request_clock = WEIR_CLOCK_SKB;
+    snapshot.stats[WEIR_STAT_RELEASED] = 12;
+    kernel::ServiceReading service;
+    service.name = "llm";
+    service.address = *Endpoint::parse("10.96.0.10:80");
+    service.picks = 20;
+    snapshot.services.push_back(service);
+    kernel::BackendReading backend;
+    backend.service = "llm";
+    backend.address = *Endpoint::parse("[::1]:9000");
+    backend.state = WEIR_BE_OPEN;
+    backend.weight = 0.25;
+    backend.in_flight = 5;
+    weir_hist hist{};
+    hist.bucket[4] = {2, 8'000};                                // second octave
+    hist.bucket[7] = {1, 7'000};                                // the same
+    hist.bucket[WEIR_HIST_BUCKETS - 1] = {3, 600'000'000'000};  // the last one
+    backend.ttfb.add(hist);
+    snapshot.backends.push_back(backend);
+    input.kernel = &snapshot;
+  }
+
+  /// Value of a series; NaN when there is none.
+  double value(const std::string& series) const {
+    for (const std::string& line : lines_of(render_metrics(input))) {
+      if (line.starts_with(series + " ")) return std::stod(line.substr(series.size() + 1));
+    }
+    return std::nan("");
+  }
+
+  MetricsInput input;
+  kernel::Snapshot snapshot;
+};
+
+TEST_F(MetricsTest, HttpHistogramIsCumulativeAndInSeconds) {
+  const std::string name = "weir_http_request_duration_seconds";
+  EXPECT_EQ(value(name + "_bucket{path=\"/infer\",le=\"0.002\"}"), 0);
+  EXPECT_EQ(value(name + "_bucket{path=\"/infer\",le=\"0.004\"}"), 2);
+  EXPECT_EQ(value(name + "_bucket{path=\"/infer\",le=\"131.072\"}"), 2);
+  EXPECT_EQ(value(name + "_bucket{path=\"/infer\",le=\"+Inf\"}"), 3);
+  EXPECT_EQ(value(name + "_count{path=\"/infer\"}"), 3);
+  EXPECT_EQ(value(name + "_sum{path=\"/infer\"}"), 1.5);
+}
+
+TEST_F(MetricsTest, LabelsAreEscaped) {
+  const std::string model = R"({model="a\"b\\c\nd")";
+  EXPECT_EQ(value("weir_model_load_ratio" + model + "}"), 0.5);
+  EXPECT_EQ(value("weir_model_state" + model + ",state=\"ready\"}"), 1);
+  EXPECT_EQ(value("weir_model_state" + model + ",state=\"failed\"}"), 0);
+  EXPECT_EQ(value("weir_model_requests_finished_total" + model + ",outcome=\"completed\"}"), 4);
+  EXPECT_EQ(value("weir_model_requests_refused_total" + model + ",reason=\"queue_full\"}"), 6);
+}
+
+TEST_F(MetricsTest, KernelReadingsAreThere) {
+  const std::string backend = "{service=\"llm\",backend=\"[::1]:9000\"";
+  EXPECT_EQ(value("weir_service_picks_total{service=\"llm\",address=\"10.96.0.10:80\"}"), 20);
+  EXPECT_EQ(value("weir_backend_in_flight" + backend + "}"), 5);
+  EXPECT_EQ(value("weir_backend_weight" + backend + "}"), 0.25);
+  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"open\"}"), 1);
+  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"active\"}"), 0);
+  EXPECT_EQ(value("weir_kernel_events_total{event=\"released\"}"), 12);
+  EXPECT_EQ(value("weir_kernel_info{abi=\"1\",request_clock=\"skb\"}"), 1);
+}
+
+TEST_F(MetricsTest, KernelHistogramHasOneBucketPerOctave) {
+  const std::string name = "weir_backend_time_to_first_byte_seconds";
+  const std::string prefix = name + "_bucket{service=\"llm\",backend=\"[::1]:9000\",le=\"";
+  std::vector<double> bounds;
+  std::vector<double> counts;
+  for (const std::string& line : lines_of(render_metrics(input))) {
+    if (!line.starts_with(prefix)) continue;
+    const std::string rest = line.substr(prefix.size());
+    bounds.push_back(rest.starts_with("+Inf") ? INFINITY : std::stod(rest));
+    counts.push_back(std::stod(rest.substr(rest.find("} ") + 2)));
+  }
+  ASSERT_EQ(bounds.size(), std::size_t{WEIR_HIST_OCTAVES});
+  for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
+    const auto upper = kernel::Histogram::upper_bound(i * WEIR_HIST_SUB + WEIR_HIST_SUB - 1);
+    EXPECT_DOUBLE_EQ(bounds[i], std::chrono::duration<double>(upper).count());
+    EXPECT_EQ(counts[i], i == 0 ? 0 : 3) << i;
+  }
+  EXPECT_TRUE(std::isinf(bounds.back()));
+  EXPECT_EQ(counts.back(), 6);
+  const std::string labels = "{service=\"llm\",backend=\"[::1]:9000\"}";
+  EXPECT_EQ(value(name + "_count" + labels), 6);
+  EXPECT_DOUBLE_EQ(value(name + "_sum" + labels), 600.000015);
+}
+
+TEST_F(MetricsTest, WithoutKernelItsFamiliesAreLeftOut) {
+  input.kernel = nullptr;
+  const std::string text = render_metrics(input);
+  EXPECT_EQ(text.find("weir_kernel"), std::string::npos);
+  EXPECT_EQ(text.find("weir_backend"), std::string::npos);
+  EXPECT_NE(text.find("weir_http_connections 0\n"), std::string::npos);
+}
+
+// The checks of `promtool check metrics`, as far as they matter here.
+TEST_F(MetricsTest, TextIsWellFormed) {
+  std::map<std::string, std::string> types;
+  std::set<std::string> series;
+  std::string family;
+  for (const std::string& line : lines_of(render_metrics(input))) {
+    if (line.starts_with("# HELP ")) {
+      family = line.substr(7, line.find(' ', 7) - 7);
+      continue;
+    }
+    if (line.starts_with("# TYPE ")) {
+      ASSERT_EQ(line.substr(7, family.size()), family);
+      ASSERT_TRUE(types.emplace(family, line.substr(8 + family.size())).second) << line;
+      continue;
+    }
+    ASSERT_TRUE(line.starts_with(family)) << line;
+    const std::string id = line.substr(0, line.rfind(' '));
+    EXPECT_TRUE(series.insert(id).second) << id;
+    EXPECT_EQ(family.ends_with("_total"), types[family] == "counter") << family;
+  }
+  std::vector<std::string> rendered;
+  for (const auto& [name, type] : types) rendered.push_back(name + " " + type);
+  std::set<std::string> catalogue;
+  for (const MetricDescription& metric : metric_catalogue()) {
+    catalogue.insert(std::string(metric.name) + " " + std::string(to_string(metric.type)));
+  }
+  EXPECT_EQ(std::set<std::string>(rendered.begin(), rendered.end()), catalogue);
+}
+
+TEST(MetricsDocument, SaysWhatTheCatalogueSays) {
+  std::ifstream file("deploy/METRICS.md");
+  ASSERT_TRUE(file.good()) << "run the tests from the top of the tree";
+  std::set<std::string> documented;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("| `weir_")) documented.insert(line);
+  }
+  std::set<std::string> in_code;
+  for (const MetricDescription& metric : metric_catalogue()) {
+    in_code.insert("| `" + std::string(metric.name) + "` | " + std::string(to_string(metric.type)) +
+                   " | " + std::string(metric.unit) + " | " + std::string(metric.help) + " |");
+  }
+  for (const std::string& row : in_code)
+    EXPECT_TRUE(documented.contains(row)) << "missing: " << row;
+  for (const std::string& row : documented) EXPECT_TRUE(in_code.contains(row)) << "stale: " << row;
+}
+
+}  // namespace
+}  // namespace weir::telemetry
