@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What steering costs, beside going direct and beside one proxy: CPU per request, latency, ns per hook.
+"""What steering costs beside going direct and beside one proxy: CPU, latency, ns per BPF program.
 
 Three paths lead to the same backend, under the same open-loop Poisson schedule:
 
@@ -16,9 +16,10 @@ CPU is the scheduler's account (schedstat) of the whole path: client, proxy or a
 softirq work included with whoever ran it. ksoftirqd is shown apart. Weir sees the client's sockets
 only: the backend stands for a process on another node. A separate short phase counts the run time
 of each BPF program (kernel.bpf_stats_enabled), which itself costs some ns per run.
+A machine that is not quiet is reported as such: then latencies say little.
 
-Writes every round to build/bench/steer.json. The last line is `RESULT {json}`. Exit status: 1 when a
-request failed or a path could not be set up. Needs root, nginx, and `make bin tools`.
+Writes every round to build/bench/steer.json. The last line is `RESULT {json}`. Exit status: 1 when
+a request failed or a path could not be set up. Needs root, nginx, and `make bin tools`.
 """
 import argparse
 import json
@@ -35,6 +36,8 @@ from node import Agent, DelayServer, service
 
 PATHS = ("direct", "weir", "nginx")
 MODES = ("keepalive", "close")
+# More than this share of a CPU taken by others, and the latencies are partly theirs.
+QUIET_CPUS = 0.2
 OUTPUT = BIN.parent / "bench"
 
 
@@ -117,18 +120,23 @@ def measure(path, mode, seed, arguments, softirq_pids):
     """Runs the load over `path`; its report with the CPU of every part, in us per answer."""
     def accounts():
         return ({name: rig.cpu_ns(pid) for name, pid in path.parts.items()},
-                sum(rig.cpu_ns(pid) for pid in softirq_pids))
+                sum(rig.cpu_ns(pid) for pid in softirq_pids), rig.machine_cpu_ns())
 
     rate = arguments.rate if mode == "keepalive" else arguments.close_rate
-    parts_before, softirq_before = accounts()
+    begin = time.monotonic()
+    parts_before, softirq_before, machine_before = accounts()
     report = rig.load(path.target, mode, rate, arguments.seconds, seed, arguments.connections,
                       path.cgroup)
-    parts_after, softirq_after = accounts()
+    parts_after, softirq_after, machine_after = accounts()
+    took_ns = (time.monotonic() - begin) * 1e9
     answers = max(report["answered"], 1)
     cpu = {name: (parts_after[name] - parts_before[name]) / 1000 / answers for name in path.parts}
     cpu["client"] = report["cpu_us"] / answers
     report["cpu_us_per_request"] = {**cpu, "path": sum(cpu.values())}
     report["ksoftirqd_us_per_request"] = (softirq_after - softirq_before) / 1000 / answers
+    path_ns = report["cpu_us_per_request"]["path"] * answers * 1000
+    others_ns = machine_after - machine_before - path_ns
+    report["cpus_used_by_others"] = round(max(others_ns / took_ns, 0.0), 2)
     return report
 
 
@@ -145,7 +153,8 @@ def run_rounds(paths, arguments):
                 print(f"  round {number + 1}/{arguments.rounds}  {mode:9} {name:6}  "
                       f"{report['cpu_us_per_request']['path']:6.1f} us CPU  "
                       f"p50 {report['latency_us']['p50']:7.1f}  "
-                      f"p99 {report['latency_us']['p99']:7.1f} us"
+                      f"p99 {report['latency_us']['p99']:7.1f} us  "
+                      f"others {report['cpus_used_by_others']:.2f} CPUs"
                       + (f"  {report['errors']} ERRORS" if report["errors"] else ""), flush=True)
     return runs
 
@@ -264,6 +273,10 @@ def main():
     }, indent=1) + "\n")
     print_table(runs, list(paths))
     print_programs(programs)
+    others = statistics.median(run["cpus_used_by_others"] for run in runs)
+    if others > QUIET_CPUS:
+        print(f"\nNOISY: other processes used {others:.2f} CPUs meanwhile (median of runs): "
+              "trust the CPU figures, not the latencies")
     failed = sum(run["errors"] for run in runs)
     if failed:
         print(f"\n{failed} requests failed: the ratios compare different work")

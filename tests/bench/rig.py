@@ -18,7 +18,7 @@ from harness import BIN, BPFTOOL, ROOT, Process, Resource, last_json, wait_until
 
 BPF_STATS = pathlib.Path("/proc/sys/kernel/bpf_stats_enabled")
 
-# Every path's connections live as long as a run: limits on requests or idleness would open new ones.
+# Connections live as long as a run: limits on requests or idleness would open new ones.
 NGINX_CONF = """
 daemon off;
 user root;
@@ -126,6 +126,14 @@ def cpu_ns(pid):
                for path in pathlib.Path(f"/proc/{member}/task").glob("*/schedstat"))
 
 
+def machine_cpu_ns():
+    """CPU time of everything on this machine, coarse: ticks, sampled. Only tells noise."""
+    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def ksoftirqd_pids():
     """Kernel threads that take over network work when a CPU has too much of it."""
     found = []
@@ -174,7 +182,8 @@ def bpftool(*arguments):
 def pinned_programs(agent):
     """Ids of the programs behind every link that the agent pinned."""
     links = (bpftool("link", "show", "pinned", pin) for pin in agent.pins() if pin.is_file())
-    return sorted({link["prog_id"] for link in links if isinstance(link, dict) and "prog_id" in link})
+    return sorted({link["prog_id"] for link in links
+                   if isinstance(link, dict) and "prog_id" in link})
 
 
 def program_counters(ids):

@@ -104,8 +104,9 @@ class LoadgenTest(unittest.TestCase):
 
     def test_a_seed_fixes_the_schedule(self):
         with DelayServer("a") as server:
-            scheduled = [loadgen(server.address, "--rate", 2000, "--seconds", 0.3, "--seed", seed)[1]
-                         ["scheduled"] for seed in (1, 1, 2)]
+            reports = [loadgen(server.address, "--rate", 2000, "--seconds", 0.3, "--seed", seed)[1]
+                       for seed in (1, 1, 2)]
+        scheduled = [report["scheduled"] for report in reports]
         self.assertEqual(scheduled[0], scheduled[1])
         self.assertNotEqual(scheduled[0], scheduled[2])
 
