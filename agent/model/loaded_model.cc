@@ -57,7 +57,7 @@ Result<ModelHandle> load_weights(const ModelOptions& options,
 }
 
 Result<ContextHandle> make_context(const ModelOptions& options, llama_model* model,
-                                   std::uint32_t context_tokens) {
+                                   std::uint32_t context_tokens, std::uint64_t file_bytes) {
   const std::uint64_t cells = std::uint64_t{context_tokens} * options.max_sequences;
   if (cells > INT32_MAX) {
     return refused(options, fmt::format("context_tokens {} x max_sequences {} exceeds {} KV cells",
@@ -69,7 +69,8 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_batch = kStepTokens;
   params.n_ubatch = kStepTokens;
   params.n_outputs_max = options.max_sequences;  // logits of one token per sequence and step
-  params.n_threads = static_cast<std::int32_t>(options.threads.value_or(usable_cpus()));
+  params.n_threads = static_cast<std::int32_t>(
+      options.threads.value_or(default_threads(file_bytes, usable_cpus())));
   params.n_threads_batch = params.n_threads;
   params.kv_unified = false;
   params.no_perf = true;
@@ -89,6 +90,11 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
 
 }  // namespace
 
+std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus) {
+  const std::uint64_t useful = std::max<std::uint64_t>(1, file_bytes / kBytesPerThread);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(useful, cpus));
+}
+
 LoadedModel::LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t context_tokens)
     : model_(std::move(model)),
       context_(std::move(context)),
@@ -97,7 +103,8 @@ LoadedModel::LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t
 
 Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progress& progress) {
   init_llama();
-  if (const auto file = inspect_gguf_file(options.path); !file) {
+  const auto file = inspect_gguf_file(options.path);
+  if (!file) {
     return file.error();
   }
   // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
@@ -109,7 +116,7 @@ Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progres
     const auto trained =
         static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model->get())));
     const std::uint32_t context_tokens = options.context_tokens.value_or(trained);
-    auto context = make_context(options, model->get(), context_tokens);
+    auto context = make_context(options, model->get(), context_tokens, file->bytes);
     if (!context) {
       return std::move(context).error();
     }

@@ -203,8 +203,9 @@ TEST(Registry, FiftyRandomCancelsFreeEverything) {
     auto pieces_left = std::make_shared<unsigned>(1 + random() % 40);
     auto target = std::make_shared<std::weak_ptr<GenerationRequest>>();
     calls.push_back(greedy_call("Once upon a time", 400, [pieces_left, target] {
-      if (--*pieces_left == 0) {
-        target->lock()->cancel();
+      const auto request = target->lock();
+      if (--*pieces_left == 0 && request) {
+        request->cancel();
       }
     }));
     *target = calls.back().request;
