@@ -23,6 +23,8 @@ Result<Endpoint> Endpoint::parse(std::string_view text, bool allow_port_zero) {
   const auto colon = text.rfind(':');
   if (colon == std::string_view::npos) return malformed(text, "the port is missing");
   std::string host(text.substr(0, colon));
+  // inet_pton() would stop reading there.
+  if (host.find('\0') != std::string::npos) return malformed(text, "it contains a zero byte");
   const std::string_view port_text = text.substr(colon + 1);
 
   Endpoint endpoint;

@@ -2,9 +2,12 @@
 #include "agent/config/yaml_reader.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <map>
+#include <optional>
+#include <sstream>
 #include <vector>
 
 #include "agent/config/field_rules.h"
@@ -129,17 +132,46 @@ class Reader {
   Problems& problems_;
 };
 
+/// Remembers where a document begins and drops its content.
+class DocumentStart final : public YAML::EventHandler {
+ public:
+  std::optional<Location> at;
+
+  void OnDocumentStart(const YAML::Mark& mark) override { at = location(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+/// Where the second document of the text begins, if there is one. YAML::LoadAll() would not do: on
+/// some malformed texts it finds documents without end.
+std::optional<Location> second_document(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  DocumentStart first;
+  DocumentStart second;
+  if (parser.HandleNextDocument(first)) parser.HandleNextDocument(second);
+  return second.at;
+}
+
 }  // namespace
 
 void read_yaml(const std::string& text, Message& message, SourceMap& sources, Problems& problems) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      problems.add(location(documents[1].Mark()), "", "a second document; one is allowed");
+    if (const auto second = second_document(text)) {
+      problems.add(*second, "", "a second document begins here; one is allowed");
       return;
     }
-    if (documents.empty() || documents[0].IsNull()) return;
-    Reader(sources, problems).read_message(documents[0], "", message);
+    const YAML::Node document = YAML::Load(text);
+    if (!document.IsNull()) Reader(sources, problems).read_message(document, "", message);
   } catch (const YAML::Exception& error) {
     problems.add(location(error.mark), "", error.msg);
   } catch (const std::exception& error) {

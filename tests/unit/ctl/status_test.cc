@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/ctl/status.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cstring>
+#include <fstream>
+
+namespace weir::ctl {
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+using std::chrono::seconds;
+
+/// A proc file system of our own, seen from the initial pid namespace or from another.
+class StatusTest : public testing::Test {
+ protected:
+  StatusTest() {
+    fs::remove_all(proc);
+    fs::create_directories(proc / "self/ns");
+    enter_namespace("pid:[4026531836]");
+    meta.abi_version = WEIR_ABI_VERSION;
+    meta.agent_pid = 77;
+    meta.agent_start_ns = 1'000'000'000;
+    meta.heartbeat_ns = 3'000'000'000;
+    meta.request_clock = WEIR_CLOCK_SKB;
+    std::strcpy(meta.build_id, "abc123");
+  }
+  ~StatusTest() override { fs::remove_all(proc); }
+
+  void enter_namespace(const std::string& name) {
+    fs::remove(proc / "self/ns/pid");
+    fs::create_symlink(name, proc / "self/ns/pid");
+  }
+  void add_process(const std::string& stat) {
+    fs::create_directories(proc / "77");
+    std::ofstream(proc / "77/stat") << stat;
+  }
+  AgentState state_at(seconds now) { return agent_state(meta, TimePoint(now), proc); }
+
+  const fs::path proc = fs::temp_directory_path() / ("weir-status-" + std::to_string(getpid()));
+  weir_meta meta{};
+};
+
+TEST_F(StatusTest, TheProcessDecidesWhereItCanBeSeen) {
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead) << "a fresh heartbeat of nobody";
+  add_process("77 (weir-agent) S 1 77");
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kRunning);
+  EXPECT_EQ(state_at(seconds(4000)), AgentState::kRunning) << "slow ticks";
+}
+
+TEST_F(StatusTest, AnotherProcessWithThatPidIsNoAgent) {
+  add_process("77 (bash) S 1 77");
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
+  add_process("77 (weir-agent) Z 1 77");
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
+  add_process("77 (weir-agent)");
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
+}
+
+TEST_F(StatusTest, TheHeartbeatDecidesInAContainer) {
+  enter_namespace("pid:[4026532999]");
+  EXPECT_EQ(state_at(seconds(7)), AgentState::kRunning);
+  EXPECT_EQ(state_at(seconds(8)), AgentState::kDead);
+}
+
+TEST_F(StatusTest, ACleanStopLeavesNoAgent) {
+  meta.agent_pid = 0;
+  EXPECT_EQ(state_at(seconds(4)), AgentState::kNone);
+}
+
+TEST_F(StatusTest, JsonHasTheDocumentedShape) {
+  add_process("77 (weir-agent) S 1 77");
+  StatusReport report;
+  describe_meta(meta, TimePoint(seconds(91)), proc, report);
+  report.cgroup = "/sys/fs/cgroup";
+  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"}};
+  report.links = {{"steer_connect4", 5, 9, "cgroup_inet4_connect"}};
+  EXPECT_EQ(json::parse(to_json(report)), json::parse(R"({
+    "agent": {"state": "running", "pid": 77, "uptime_seconds": 90, "build_id": "abc123"},
+    "abi_version": 1, "cgroup": "/sys/fs/cgroup", "request_clock": "skb",
+    "capabilities": [{"name": "connect4", "use": "used", "required": true, "detail": "loaded"}],
+    "links": [{"name": "steer_connect4", "link_id": 5, "program_id": 9,
+               "attach_type": "cgroup_inet4_connect"}]})"))
+      << to_json(report);
+}
+
+TEST_F(StatusTest, JsonOfNothingIsNulls) {
+  EXPECT_EQ(json::parse(to_json(StatusReport{})), json::parse(R"({
+    "agent": {"state": "none", "pid": null, "uptime_seconds": null, "build_id": null},
+    "abi_version": 1, "cgroup": null, "request_clock": null, "capabilities": [], "links": []})"));
+}
+
+TEST_F(StatusTest, TextTellsPeople) {
+  StatusReport report;
+  describe_meta(meta, TimePoint(seconds(91)), proc, report);
+  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"},
+                         {"request clock: tracepoint", kernel::Capability::Use::kFallback, false,
+                          "lockdown: skb clock"}};
+  report.links = {{"steer_connect4", 5, 19, "cgroup_inet4_connect"}};
+  EXPECT_EQ(to_text(report),
+            "agent          dead, pid 77 (the kernel steers on the last weights)\n"
+            "build          abc123\n"
+            "abi            1\n"
+            "cgroup         -\n"
+            "request clock  skb\n"
+            "\n"
+            "CAPABILITY                 USE       REQUIRED  DETAIL\n"
+            "connect4                   used      yes       loaded\n"
+            "request clock: tracepoint  fallback  no        lockdown: skb clock\n"
+            "\n"
+            "PROGRAM         ATTACHED TO           LINK  PROGRAM ID\n"
+            "steer_connect4  cgroup_inet4_connect     5          19\n");
+}
+
+TEST_F(StatusTest, UptimeIsReadable) {
+  add_process("77 (weir-agent) S 1 77");
+  const auto first_line = [&](seconds now) {
+    StatusReport report;
+    describe_meta(meta, TimePoint(now), proc, report);
+    const std::string text = to_text(report);
+    return text.substr(0, text.find('\n'));
+  };
+  EXPECT_EQ(first_line(seconds(60)), "agent          running, pid 77, up 59s");
+  EXPECT_EQ(first_line(seconds(61)), "agent          running, pid 77, up 1m00s");
+  EXPECT_EQ(first_line(seconds(3601)), "agent          running, pid 77, up 1h00m");
+  EXPECT_EQ(first_line(seconds(90001)), "agent          running, pid 77, up 1d01h");
+}
+
+TEST_F(StatusTest, FindsACgroupByItsInode) {
+  fs::create_directories(proc / "a/b");
+  struct stat info {};
+  ASSERT_EQ(stat((proc / "a/b").c_str(), &info), 0);
+  EXPECT_EQ(find_cgroup(proc, info.st_ino), (proc / "a/b").string());
+  fs::remove(proc / "a/b");
+  EXPECT_EQ(find_cgroup(proc / "a", info.st_ino), std::nullopt);
+  EXPECT_EQ(find_cgroup("/nonexistent", 1), std::nullopt);
+}
+
+}  // namespace
+}  // namespace weir::ctl
