@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/api_error.h"
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -32,6 +33,13 @@ ApiError bad_request(std::string code, std::string message, std::optional<std::s
   error.message = std::move(message);
   error.param = std::move(param);
   return error;
+}
+
+std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 128));
+  std::replace_if(
+      shown.begin(), shown.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return shown;
 }
 
 ApiError from_refusal(const model::Refusal& refusal) {

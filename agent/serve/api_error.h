@@ -9,6 +9,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 
 #include "agent/base/result.h"
@@ -34,6 +35,9 @@ using Outcome = std::variant<T, ApiError>;
 
 [[nodiscard]] ApiError bad_request(std::string code, std::string message,
                                    std::optional<std::string> param = std::nullopt);
+
+/// Client text for use in a message: at most 128 bytes, anything but printable ASCII as '?'.
+[[nodiscard]] std::string printable(std::string_view text);
 
 /// 429, or 503 for draining and loading.
 [[nodiscard]] ApiError from_refusal(const model::Refusal& refusal);

@@ -133,8 +133,8 @@ ApiError unknown_model(const Services& services, std::string_view name) {
   error.status = 404;
   error.code = "model_not_found";
   error.param = "model";
-  error.message = "there is no model \"" + std::string(name.substr(0, 128)) +
-                  "\"; configured: " + model_names(services);
+  error.message =
+      "there is no model \"" + printable(name) + "\"; configured: " + model_names(services);
   return error;
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
+#include <cstdio>
 #include <limits>
 
 #include "agent/serve/ids.h"
@@ -103,8 +104,12 @@ std::string_view finish_reason(model::FinishReason reason) {
   return reason == model::FinishReason::kStop ? "stop" : "length";
 }
 
-double milliseconds(std::chrono::nanoseconds duration) {
-  return std::chrono::duration<double, std::milli>(duration).count();
+/// `"name":12.345`. Written here because Boost.JSON prints doubles as 1.2345E1.
+std::string timing(std::string_view name, std::chrono::nanoseconds duration) {
+  std::array<char, 40> text{};
+  std::snprintf(text.data(), text.size(), "\":%.3f",
+                std::chrono::duration<double, std::milli>(duration).count());
+  return "\"" + std::string(name) + text.data();
 }
 
 json::object completion_head(const GenerationNames& names) {
@@ -193,18 +198,17 @@ Outcome<GenerationCall> parse_completion(std::string_view body) {
 
 std::string infer_result(const GenerationNames& names, std::string_view text,
                          const model::Completion& completion) {
-  json::object timings;
-  timings["queued_ms"] = milliseconds(completion.queued);
-  timings["first_token_ms"] = milliseconds(completion.first_token);
-  timings["total_ms"] = milliseconds(completion.total);
   json::object object;
   object["id"] = names.id;
   object["model"] = names.model;
   object["result"] = text;
   object["finish_reason"] = finish_reason(completion.reason);
   object["usage"] = usage_json(completion.usage);
-  object["timings"] = std::move(timings);
-  return json::serialize(object);
+  std::string body = json::serialize(object);
+  body.pop_back();  // the closing brace
+  return body + ",\"timings\":{" + timing("queued_ms", completion.queued) + "," +
+         timing("first_token_ms", completion.first_token) + "," +
+         timing("total_ms", completion.total) + "}}";
 }
 
 std::string completion_result(const GenerationNames& names, std::string_view text,

@@ -137,8 +137,8 @@ std::optional<ApiError> HttpSession::check_header() {
   request_.path = *path;
   const auto found = shared_.router.find(request_.method, request_.path);
   if (std::holds_alternative<Router::NoSuchPath>(found)) {
-    ApiError error = bad_request("unknown_url", "there is no " + request_.method + " " +
-                                                    request_.path.substr(0, 128) +
+    ApiError error = bad_request("unknown_url", "there is no " + printable(request_.method) + " " +
+                                                    printable(request_.path) +
                                                     "; there is: " + shared_.router.listing());
     error.status = 404;
     return error;
@@ -147,8 +147,8 @@ std::optional<ApiError> HttpSession::check_header() {
     path_index_ = wrong->path_index;
     allow_ = wrong->allow;
     ApiError error =
-        bad_request("method_not_allowed",
-                    request_.path + " does not take " + request_.method + "; it takes " + allow_);
+        bad_request("method_not_allowed", printable(request_.path) + " does not take " +
+                                              printable(request_.method) + "; it takes " + allow_);
     error.status = 405;
     return error;
   }

@@ -13,20 +13,21 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 32;
 
-/// The value as the client wrote it, cut to what fits in a message.
-std::string shown(const json::value& value) {
-  constexpr std::size_t kMaxShown = 60;
-  std::string text = json::serialize(value);
-  if (text.size() <= kMaxShown) return text;
-  std::size_t end = kMaxShown;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // whole UTF-8
-  return text.substr(0, end) + "...";
-}
-
+// Not as Boost.JSON would write it: 2.5E0.
 std::string shown(double number) {
   std::ostringstream text;
   text << number;
   return text.str();
+}
+
+/// The value as the client wrote it, cut to what fits in a message.
+std::string shown(const json::value& value) {
+  constexpr std::size_t kMaxShown = 60;
+  std::string text = value.is_double() ? shown(value.get_double()) : json::serialize(value);
+  if (text.size() <= kMaxShown) return text;
+  std::size_t end = kMaxShown;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;  // whole UTF-8
+  return text.substr(0, end) + "...";
 }
 
 ApiError invalid_json(std::size_t position, std::string_view why) {

@@ -68,7 +68,7 @@ std::optional<ApiError> content_type_error(const RequestParser& parser) {
   while (media.ends_with(' ')) media.remove_suffix(1);
   if (equal_ignoring_case(media, "application/json")) return std::nullopt;
   error.message = "Content-Type must be application/json" +
-                  (type.has_value() ? ", not " + std::string(media.substr(0, 128)) : std::string());
+                  (type.has_value() ? ", not " + printable(media) : std::string());
   return error;
 }
 

@@ -55,7 +55,7 @@ TEST(InferJson, RejectsWithFieldValueAndLimit) {
       {R"({"prompt":"x","max_tokens":18446744073709551615})", "invalid_value", "max_tokens",
        "\"max_tokens\" must be an integer in 1..2147483647, not 18446744073709551615"},
       {R"({"prompt":"x","temperature":2.5})", "invalid_value", "temperature",
-       "\"temperature\" must be a number in [0, 2], not 2.5E0"},
+       "\"temperature\" must be a number in [0, 2], not 2.5"},
       {R"({"prompt":"x","priority":2147483648})", "invalid_value", "priority",
        "\"priority\" must be an integer in -2147483648..2147483647, not 2147483648"},
       {R"({"prompt":"x","deadline_ms":86400001})", "invalid_value", "deadline_ms",

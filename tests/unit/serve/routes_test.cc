@@ -14,7 +14,11 @@ using std::chrono::milliseconds;
 class Routes : public ServeTest {
  protected:
   static Completion completion() {
-    return {FinishReason::kStop, {3, 2}, milliseconds(1), milliseconds(20), milliseconds(50)};
+    return {FinishReason::kStop,
+            {3, 2},
+            milliseconds(1),
+            std::chrono::microseconds(20500),
+            milliseconds(50)};
   }
 };
 
@@ -44,7 +48,7 @@ TEST_F(Routes, InferAnswersWithResultUsageAndTimings) {
             "{\"id\":\"" + request->id +
                 R"(","model":"tiny","result":" upon a \"time\"","finish_reason":"stop",)"
                 R"("usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5},)"
-                R"("timings":{"queued_ms":1E0,"first_token_ms":2E1,"total_ms":5E1}})");
+                R"("timings":{"queued_ms":1.000,"first_token_ms":20.500,"total_ms":50.000}})");
 }
 
 TEST_F(Routes, InferNeedsNoModelWhenThereIsOne) {
@@ -188,6 +192,14 @@ TEST_F(Routes, UnknownPathListsWhatExists) {
             "there is no POST /v1/chat/completions; there is: GET /, GET /healthz, GET /readyz, "
             "GET /metrics, GET /v1/models, GET /v1/models/{id}, POST /infer, "
             "POST /v1/completions");
+}
+
+TEST_F(Routes, StrangeBytesOfThePathAreNotRepeated) {
+  HttpClient http = client();
+  const HttpReply reply = http.get("/%ff%0a\"");
+  EXPECT_EQ(reply.status, 404);
+  EXPECT_TRUE(error_field(reply, "message").starts_with("there is no GET /??\"; there is: "))
+      << reply.body;
 }
 
 TEST_F(Routes, RequestIdIsEchoedOrMade) {
