@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The programs of bpf/ and where each is attached.
+//
+// Thread-safety: one thread.
+#pragma once
+
+#include <bpf/bpf.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "agent/base/result.h"
+#include "agent/kernel/pin_dir.h"
+#include "weir/abi.h"
+
+struct bpf_object;
+
+namespace weir::kernel {
+
+struct Hook {
+  const char* program;
+  bpf_attach_type attach_type;
+  const char* attach_type_name;  ///< as bpftool prints it
+  /// Set: loaded for this request clock only.
+  std::optional<weir_request_clock> clock = std::nullopt;
+};
+
+inline constexpr std::array kHooks = {
+    Hook{"weir_connect4", BPF_CGROUP_INET4_CONNECT, "cgroup_inet4_connect"},
+    Hook{"weir_connect6", BPF_CGROUP_INET6_CONNECT, "cgroup_inet6_connect"},
+    Hook{"weir_peername4", BPF_CGROUP_INET4_GETPEERNAME, "cgroup_inet4_getpeername"},
+    Hook{"weir_peername6", BPF_CGROUP_INET6_GETPEERNAME, "cgroup_inet6_getpeername"},
+    Hook{"weir_sk_release", BPF_CGROUP_INET_SOCK_RELEASE, "cgroup_inet_sock_release"},
+    Hook{"weir_sockops", BPF_CGROUP_SOCK_OPS, "cgroup_sock_ops"},
+    Hook{"weir_tp_send", BPF_TRACE_RAW_TP, "trace_raw_tp", WEIR_CLOCK_TRACEPOINT},
+    Hook{"weir_tp_recv", BPF_TRACE_RAW_TP, "trace_raw_tp", WEIR_CLOCK_TRACEPOINT},
+    Hook{"weir_skb_out", BPF_CGROUP_INET_EGRESS, "cgroup_inet_egress", WEIR_CLOCK_SKB},
+    Hook{"weir_skb_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_SKB},
+};
+
+/// Whether the program belongs to an agent that uses `clock`.
+[[nodiscard]] bool wanted(const Hook& hook, weir_request_clock clock);
+
+struct AttachTarget {
+  int cgroup_fd = -1;
+  std::uint64_t cgroup_id = 0;
+};
+
+/// Attaches the programs of a loaded object and pins the links. A link already pinned on the same
+/// cgroup gets the new program in place of its old one, with no connect() in between unsteered;
+/// one elsewhere, or of a program that is not wanted, is removed.
+Status attach_hooks(bpf_object* object, const PinDir& pins, const AttachTarget& target,
+                    weir_request_clock clock);
+
+}  // namespace weir::kernel

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/kernel/map_set.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "agent/kernel/decode.h"
+
+namespace weir::kernel {
+namespace {
+
+struct Layout {
+  std::uint32_t key_bytes;
+  std::uint32_t value_bytes;
+};
+
+constexpr std::array<Layout, kMapCount> kLayouts = {{
+    {4, sizeof(weir_meta)},
+    {sizeof(weir_endpoint), 4},
+    {4, sizeof(weir_pool)},
+    {4, sizeof(weir_pick_slot)},
+    {4, sizeof(weir_be)},
+    {4, sizeof(weir_sk)},
+    {4, sizeof(weir_hist)},
+    {4, sizeof(std::uint64_t)},
+}};
+
+/// Values of a per-CPU map for one key, one per possible CPU.
+template <typename T>
+Result<std::vector<T>> read_per_cpu(int fd, std::uint32_t key) {
+  static_assert(sizeof(T) % 8 == 0, "the kernel rounds per-CPU values up to 8 bytes");
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus < 0) return os_error(-cpus, "cannot count the CPUs");
+  std::vector<T> values(static_cast<std::size_t>(cpus));
+  if (bpf_map_lookup_elem(fd, &key, values.data()) != 0) {
+    return os_error(errno, "cannot read a per-CPU map");
+  }
+  return values;
+}
+
+}  // namespace
+
+template <typename T>
+Result<MappedArray<T>> MappedArray<T>::map(int fd, std::size_t count, bool writable) {
+  static_assert(sizeof(T) % 8 == 0, "the kernel rounds array elements up to 8 bytes");
+  void* const memory = mmap(nullptr, count * sizeof(T),
+                            writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) return os_error(errno, "cannot map a BPF array into memory");
+  MappedArray array;
+  array.span_ = {static_cast<T*>(memory), count};
+  return array;
+}
+
+template <typename T>
+MappedArray<T>::~MappedArray() {
+  if (!span_.empty()) munmap(span_.data(), span_.size_bytes());
+}
+
+template class MappedArray<weir_meta>;
+template class MappedArray<weir_pool>;
+template class MappedArray<weir_pick_slot>;
+template class MappedArray<weir_be>;
+
+Result<MapSet> MapSet::open(Fds fds, bool writable) {
+  auto meta = MappedArray<weir_meta>::map(fds[kMeta].get(), 1, writable);
+  if (!meta) return std::move(meta).error();
+  auto pools = MappedArray<weir_pool>::map(fds[kPool].get(), WEIR_MAX_POOLS, writable);
+  if (!pools) return std::move(pools).error();
+  auto slots = MappedArray<weir_pick_slot>::map(fds[kPick].get(),
+                                                WEIR_MAX_POOLS * 2 * WEIR_POOL_SLOTS, writable);
+  if (!slots) return std::move(slots).error();
+  auto backends = MappedArray<weir_be>::map(fds[kBe].get(), WEIR_MAX_BACKENDS, writable);
+  if (!backends) return std::move(backends).error();
+
+  MapSet set;
+  set.fds_ = std::move(fds);
+  set.meta_ = std::move(*meta);
+  set.pools_ = std::move(*pools);
+  set.slots_ = std::move(*slots);
+  set.backends_ = std::move(*backends);
+  return set;
+}
+
+Result<Snapshot> MapSet::read() const {
+  Snapshot snapshot;
+  snapshot.taken = std::chrono::steady_clock::now();
+  snapshot.meta = meta_.span()[0];
+  const std::span<weir_pool> pools = pools_.span();
+  for (std::uint32_t i = 0; i < pools.size(); ++i) {
+    if (pools[i].in_use != 0) snapshot.services.push_back(decode(pools[i], i));
+  }
+  for (std::uint32_t i = 0; i < backends_.span().size(); ++i) {
+    const weir_be& record = backends_.span()[i];
+    if (record.state == WEIR_BE_FREE) continue;
+    BackendReading reading = decode(record, i);
+    if (reading.pool < pools.size())
+      reading.service = decode(pools[reading.pool], reading.pool).name;
+    if (Status done = read_histograms(reading); !done) return std::move(done).error();
+    snapshot.backends.push_back(std::move(reading));
+  }
+  for (std::uint32_t id = 0; id < WEIR_STAT_COUNT; ++id) {
+    auto values = read_per_cpu<std::uint64_t>(fds_[kStat].get(), id);
+    if (!values) return std::move(values).error();
+    for (const std::uint64_t value : *values) snapshot.stats[id] += value;
+  }
+  return snapshot;
+}
+
+Status MapSet::read_histograms(BackendReading& reading) const {
+  for (std::uint32_t kind = 0; kind < WEIR_HIST_KINDS; ++kind) {
+    auto values =
+        read_per_cpu<weir_hist>(fds_[kHist].get(), reading.index * WEIR_HIST_KINDS + kind);
+    if (!values) return std::move(values).error();
+    Histogram& histogram = kind == WEIR_HIST_CONNECT ? reading.connect_latency : reading.ttfb;
+    for (const weir_hist& value : *values) histogram.add(value);
+  }
+  return {};
+}
+
+Status MapSet::zero_histograms(std::uint32_t backend) {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus < 0) return os_error(-cpus, "cannot count the CPUs");
+  const std::vector<weir_hist> zero(static_cast<std::size_t>(cpus));
+  for (std::uint32_t kind = 0; kind < WEIR_HIST_KINDS; ++kind) {
+    const std::uint32_t key = backend * WEIR_HIST_KINDS + kind;
+    if (bpf_map_update_elem(fds_[kHist].get(), &key, zero.data(), BPF_ANY) != 0) {
+      return os_error(errno, "cannot clear a histogram");
+    }
+  }
+  return {};
+}
+
+Status MapSet::set_routes(const std::vector<Route>& routes) {
+  const auto same = [](const weir_endpoint& a, const weir_endpoint& b) {
+    return std::memcmp(&a, &b, sizeof(a)) == 0;
+  };
+  // Collected first: a hash that changes while it is walked may repeat or skip keys.
+  std::vector<weir_endpoint> present;
+  weir_endpoint next{};
+  while (bpf_map_get_next_key(fds_[kSvc].get(), present.empty() ? nullptr : &present.back(),
+                              &next) == 0) {
+    present.push_back(next);
+  }
+  for (const weir_endpoint& old : present) {
+    bool kept = false;
+    for (const Route& route : routes) kept = kept || same(route.service, old);
+    if (!kept && bpf_map_delete_elem(fds_[kSvc].get(), &old) != 0 && errno != ENOENT) {
+      return os_error(errno, "cannot remove a service");
+    }
+  }
+  for (const Route& route : routes) {
+    if (bpf_map_update_elem(fds_[kSvc].get(), &route.service, &route.pool, BPF_ANY) != 0) {
+      return os_error(errno, "cannot add a service");
+    }
+  }
+  return {};
+}
+
+Result<MapSet> open_pinned_maps(const std::string& version_dir, bool writable) {
+  MapSet::Fds fds;
+  for (std::size_t i = 0; i < kMapCount; ++i) {
+    const std::string path = version_dir + "/" + kMapNames[i];
+    fds[i] = Fd(bpf_obj_get(path.c_str()));
+    if (!fds[i].valid()) {
+      if (errno == ENOENT) return make_error(Code::kNotFound, "nothing is pinned at " + path);
+      return os_error(errno, "cannot open " + path);
+    }
+    bpf_map_info info{};
+    std::uint32_t bytes = sizeof(info);
+    if (bpf_obj_get_info_by_fd(fds[i].get(), &info, &bytes) != 0) {
+      return os_error(errno, "cannot inspect " + path);
+    }
+    if (info.key_size != kLayouts[i].key_bytes || info.value_size != kLayouts[i].value_bytes) {
+      return make_error(Code::kUnsupported,
+                        path + " has another layout than this build: run `weir detach` first");
+    }
+  }
+  return MapSet::open(std::move(fds), writable);
+}
+
+Result<weir_meta> read_pinned_meta(const std::string& version_dir) {
+  auto maps = open_pinned_maps(version_dir, false);
+  if (!maps) return std::move(maps).error();
+  return maps->meta();
+}
+
+}  // namespace weir::kernel

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/lib/request.bpf.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace weir::kernel {
+namespace {
+
+TEST(Request, MeasuresFromTheLastRequestByte) {
+  weir_sk sk{};
+  weir_be be{};
+  EXPECT_EQ(weir_request_sent(&sk, &be, 100).first_byte, 0U);
+  EXPECT_EQ(weir_request_sent(&sk, &be, 700).first_byte, 0U);
+  EXPECT_EQ(be.waiting, 1U);
+  EXPECT_EQ(be.streaming, 0U);
+
+  const weir_request_event first = weir_response_received(&sk, &be, 1000);
+  EXPECT_EQ(first.first_byte, 1U);
+  EXPECT_EQ(first.ttfb_ns, 300U);
+  EXPECT_EQ(be.waiting, 0U);
+  EXPECT_EQ(be.streaming, 1U);
+  EXPECT_EQ(be.requests, 1U);
+
+  EXPECT_EQ(weir_response_received(&sk, &be, 1100).first_byte, 0U);  // the rest of the response
+  EXPECT_EQ(be.requests, 1U);
+}
+
+TEST(Request, NextRequestOnTheConnectionEndsStreaming) {
+  weir_sk sk{};
+  weir_be be{};
+  weir_request_sent(&sk, &be, 1);
+  weir_response_received(&sk, &be, 2);
+  weir_request_sent(&sk, &be, 3);
+  EXPECT_EQ(be.waiting, 1U);
+  EXPECT_EQ(be.streaming, 0U);
+  EXPECT_EQ(weir_response_received(&sk, &be, 10).ttfb_ns, 7U);
+}
+
+TEST(Request, IgnoresAServerThatSpeaksFirst) {
+  weir_sk sk{};
+  weir_be be{};
+  EXPECT_EQ(weir_response_received(&sk, &be, 5).first_byte, 0U);
+  EXPECT_EQ(sk.phase, weir_u32{WEIR_PHASE_IDLE});
+  EXPECT_EQ(be.streaming, 0U);
+}
+
+TEST(Request, CloseIsFinalAndMayBeRepeated) {
+  weir_sk sk{};
+  weir_be be{};
+  weir_request_sent(&sk, &be, 1);
+  weir_request_closed(&sk, &be);
+  EXPECT_EQ(be.waiting, 0U);
+  EXPECT_EQ(weir_request_closed(&sk, &be).underflows, 0U);
+  weir_request_sent(&sk, &be, 2);
+  weir_response_received(&sk, &be, 3);
+  EXPECT_EQ(be.waiting, 0U);
+  EXPECT_EQ(be.streaming, 0U);
+  EXPECT_EQ(be.requests, 0U);
+}
+
+TEST(Request, ReportsAGaugeThatIsAlreadyZero) {
+  weir_sk sk{};
+  weir_be be{};
+  sk.phase = WEIR_PHASE_WAITING;
+  EXPECT_EQ(weir_request_closed(&sk, &be).underflows, 1U);
+  EXPECT_EQ(be.waiting, 0U);
+}
+
+/// The same rules, written as plainly as possible.
+struct Model {
+  enum Phase { kIdle, kWaiting, kStreaming, kClosed } phase = kIdle;
+  std::uint64_t last_sent = 0;
+  std::uint64_t requests = 0;
+
+  void sent(std::uint64_t now) {
+    if (phase == kClosed) return;
+    phase = kWaiting;
+    last_sent = now;
+  }
+  std::optional<std::uint64_t> received(std::uint64_t now) {
+    if (phase != kWaiting) return std::nullopt;
+    phase = kStreaming;
+    ++requests;
+    return now - last_sent;
+  }
+  void closed() { phase = kClosed; }
+};
+
+TEST(Request, AgreesWithTheModelOnRandomHistories) {
+  std::mt19937 random(7);
+  for (int history = 0; history < 500; ++history) {
+    constexpr std::size_t kSockets = 4;
+    std::array<weir_sk, kSockets> sockets{};
+    std::array<Model, kSockets> models;
+    weir_be be{};
+    for (std::uint64_t now = 1; now < 60; ++now) {
+      const std::size_t i = random() % kSockets;
+      weir_request_event event{};
+      std::optional<std::uint64_t> expected;
+      switch (random() % 8) {
+        case 0:
+          models[i].closed();
+          event = weir_request_closed(&sockets[i], &be);
+          break;
+        case 1:
+        case 2:
+        case 3:
+          models[i].sent(now);
+          event = weir_request_sent(&sockets[i], &be, now);
+          break;
+        default:
+          expected = models[i].received(now);
+          event = weir_response_received(&sockets[i], &be, now);
+      }
+      ASSERT_EQ(event.underflows, 0U);
+      ASSERT_EQ(event.first_byte == 1, expected.has_value());
+      if (expected) {
+        ASSERT_EQ(event.ttfb_ns, *expected);
+      }
+
+      weir_u32 waiting = 0;
+      weir_u32 streaming = 0;
+      std::uint64_t requests = 0;
+      for (const Model& model : models) {
+        waiting += model.phase == Model::kWaiting;
+        streaming += model.phase == Model::kStreaming;
+        requests += model.requests;
+      }
+      ASSERT_EQ(be.waiting, waiting);
+      ASSERT_EQ(be.streaming, streaming);
+      ASSERT_EQ(be.requests, requests);
+    }
+  }
+}
+
+TEST(Request, GaugesBalanceWhenSenderReceiverAndCloseRace) {
+  weir_be be{};
+  std::atomic<weir_u32> underflows{0};
+  for (int round = 0; round < 300; ++round) {
+    weir_sk sk{};
+    std::vector<std::jthread> threads;
+    threads.emplace_back([&] {
+      for (weir_u64 i = 0; i < 50; ++i) underflows += weir_request_sent(&sk, &be, i).underflows;
+    });
+    threads.emplace_back([&] {
+      for (weir_u64 i = 0; i < 50; ++i) {
+        underflows += weir_response_received(&sk, &be, i).underflows;
+      }
+    });
+    threads.emplace_back([&] { underflows += weir_request_closed(&sk, &be).underflows; });
+    threads.clear();
+    ASSERT_EQ(be.waiting, 0U) << "round " << round;
+    ASSERT_EQ(be.streaming, 0U) << "round " << round;
+  }
+  EXPECT_EQ(underflows.load(), 0U);
+}
+
+TEST(SequenceCheck, OnlyNewBytesAdvance) {
+  weir_u32 next = 1000;
+  EXPECT_FALSE(weir_seq_advance(&next, 1000, 0));   // a bare ACK
+  EXPECT_TRUE(weir_seq_advance(&next, 1000, 100));  // new
+  EXPECT_EQ(next, 1100U);
+  EXPECT_FALSE(weir_seq_advance(&next, 1000, 100));  // retransmitted
+  EXPECT_FALSE(weir_seq_advance(&next, 1099, 1));    // keep-alive probe
+  EXPECT_TRUE(weir_seq_advance(&next, 1050, 100));   // partly new
+  EXPECT_EQ(next, 1150U);
+}
+
+TEST(SequenceCheck, WrapsAround) {
+  weir_u32 next = 0xffffff00U;
+  EXPECT_TRUE(weir_seq_advance(&next, 0xffffff00U, 0x200));
+  EXPECT_EQ(next, 0x100U);
+  EXPECT_FALSE(weir_seq_advance(&next, 0xffffff00U, 0x200));
+}
+
+}  // namespace
+}  // namespace weir::kernel
