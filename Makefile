@@ -157,11 +157,13 @@ CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
 TOOLS  := $(BIN)/weir-delay-server $(BIN)/weir-loadgen
 
-$(BIN)/weir-delay-server: $(OBJ)/tests/tools/delay_server.o $(BUILD)/libweir.a
+TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
+
+$(BIN)/weir-delay-server: $(OBJ)/tests/tools/delay_server.o $(TOOL_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-$(BIN)/weir-loadgen: $(OBJ)/tests/bench/loadgen.o $(BUILD)/libweir.a
+$(BIN)/weir-loadgen: $(OBJ)/tests/bench/loadgen.o $(OBJ)/tests/bench/load_generator.o $(TOOL_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
