@@ -37,6 +37,10 @@ class DelayServer(Process):
     def stats(self):
         return request(self.address, "GET", "/stats").json()
 
+    def forget_stats(self):
+        reply = request(self.address, "DELETE", "/stats")
+        assert reply.status in (200, 204), reply
+
 
 class Agent(Resource):
     """weir-agent with its own pin root. Closing detaches, whatever state it is in.
@@ -168,6 +172,24 @@ def wait_idle(agent, seconds=5.0):
         return [(b["in_flight"], b["waiting"], b["streaming"]) for b in backends]
 
     wait_until(lambda: all(g == (0, 0, 0) for g in gauges()), "every gauge is 0", seconds)
+
+
+def p50_us(earlier, now):
+    """Median first-byte latency between two readings of a backend; None without a sample.
+
+    As the agent computes it: the mean of the bucket that holds the median.
+    """
+    old = {bound: (count, total_ns) for bound, count, total_ns in earlier["ttfb_us"]["buckets"]}
+    window = []
+    for bound, count, total_ns in now["ttfb_us"]["buckets"]:
+        old_count, old_total_ns = old.get(bound, (0, 0))
+        window.append((count - old_count, total_ns - old_total_ns))
+    samples, seen = sum(count for count, _ in window), 0
+    for count, total_ns in window:
+        seen += count
+        if count and 2 * seen >= samples:
+            return total_ns / count / 1000
+    return None
 
 
 def links_of(ids):

@@ -31,7 +31,8 @@ class Gauges(KernelTest):
         holder = self.enterContext(cgroup.traffic("hold", HOLDERS))
         wait_until(lambda: agent.total("requests") == HOLDERS, "every request is answered")
         backend = agent.backends()[server.address]
-        self.assertEqual((backend["in_flight"], backend["waiting"]), (HOLDERS, 0))
+        self.assertEqual((backend["in_flight"], backend["waiting"], backend["streaming"]),
+                         (HOLDERS, 0, HOLDERS))
         holder.kill()
         wait_idle(agent)
 

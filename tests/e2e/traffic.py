@@ -5,7 +5,8 @@
     traffic.py count  ADDRESS:PORT N        N connections one after another, one request each
     traffic.py load   ADDRESS:PORT THREADS  the same without end, until SIGTERM
     traffic.py keep   ADDRESS:PORT N        N requests on one connection
-    traffic.py hold   ADDRESS:PORT N        N connections with a request each, until killed
+    traffic.py hold   ADDRESS:PORT N        N connections with a request each, whose answers it
+                                            begins to read, until killed
 
 Prints one JSON object: {"ok", "failed", "errors": {text: n}, "by_backend": {name: n}}. `ok` counts
 connections (keep: requests) that were answered in full, by_backend says who answered: its x-backend
@@ -113,6 +114,9 @@ def main():
         for sock in held:
             sock.sendall(REQUEST)
         print("holding", flush=True)
+        for sock in held:
+            sock.settimeout(None)
+            sock.recv(1)
         signal.pause()
     else:
         sys.exit(__doc__)
