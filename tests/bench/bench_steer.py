@@ -13,8 +13,8 @@ order of the paths rotates, so that a change of the machine's speed hits all of 
 taken within each round; the median of the rounds is reported with its least and greatest value.
 
 CPU is the scheduler's account (schedstat) of the whole path: client, proxy or agent, and backend,
-softirq work included with whoever ran it. ksoftirqd is shown apart. Weir sees the client's sockets
-only: the backend stands for a process on another node. A separate short phase counts the run time
+softirq work included with whoever ran it. ksoftirqd is shown apart. Weir follows the client's
+sockets only: the backend stands for a process on another node, though tracepoints run there too. A separate short phase counts the run time
 of each BPF program (kernel.bpf_stats_enabled), which itself costs some ns per run.
 A machine that is not quiet is reported as such: then latencies say little.
 
@@ -223,7 +223,7 @@ def print_table(runs, names):
 
 def print_programs(programs):
     for mode, counted in programs.items():
-        print(f"\n{mode}: BPF programs in the client's cgroup")
+        print(f"\n{mode}: BPF programs (tracepoints run for every process's sockets)")
         for name, p in sorted(counted.items(), key=lambda item: -item[1]["ns_per_call"]):
             print(f"  {name:16} {p['ns_per_call']:7.0f} ns per call"
                   f"  {p['calls_per_request']:6.2f} calls per request")
