@@ -14,8 +14,9 @@ taken within each round; the median of the rounds is reported with its least and
 
 CPU is the scheduler's account (schedstat) of the whole path: client, proxy or agent, and backend,
 softirq work included with whoever ran it. ksoftirqd is shown apart. Weir follows the client's
-sockets only: the backend stands for a process on another node, though tracepoints run there too. A separate short phase counts the run time
-of each BPF program (kernel.bpf_stats_enabled), which itself costs some ns per run.
+sockets only: the backend stands for a process on another node, though tracepoints run there too.
+A separate short phase counts the run time of each BPF program (kernel.bpf_stats_enabled), which
+itself costs some ns per run.
 A machine that is not quiet is reported as such: then latencies say little.
 
 Writes every round to build/bench/steer.json. The last line is `RESULT {json}`. Exit status: 1 when
