@@ -230,8 +230,7 @@ def show(stack):
 
 
 def main():
-    gap = harness.kernel_gap()
-    if gap:
+    if gap := harness.kernel_gap() or harness.missing_programs():
         sys.exit(f"the demo cannot run here: {gap}")
     harness.interrupt_on_sigterm()
     started = time.monotonic()

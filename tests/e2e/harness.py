@@ -255,6 +255,12 @@ def kernel_gap():
     return None
 
 
+def missing_programs():
+    """What has to be built first, in words; None when everything is there."""
+    missing = [p for p in ("weir-agent", "weir", "weir-delay-server") if not (BIN / p).exists()]
+    return f"{BIN} lacks {', '.join(missing)}: run `make` first" if missing else None
+
+
 class KernelTest(unittest.TestCase):
     """Needs root, cgroup v2 and BTF: skipped without, but failed where CI=true."""
 

@@ -71,6 +71,7 @@ class Agent(Resource):
         super().__init__()
         self.process = None
         self._netns = netns
+        self._steers = cgroup is not None
         try:
             self.start()
         except BaseException:
@@ -126,12 +127,12 @@ class Agent(Resource):
     def _release(self):
         if self.process is not None:
             self.process.close()
-        if self.pin_root.exists():
+        if self._steers and self.pin_root.exists():
             self.weir("detach")
-        for path in sorted(self.pins(), reverse=True):  # whatever a broken detach left behind
-            path.rmdir() if path.is_dir() else path.unlink()
-        if self.pin_root.exists():
-            self.pin_root.rmdir()
+            for path in reversed(self.pins()):  # whatever a broken detach left behind
+                path.rmdir() if path.is_dir() else path.unlink()
+            if self.pin_root.exists():
+                self.pin_root.rmdir()
         self._scratch.close()
 
 

@@ -70,10 +70,8 @@ def main():
                         help="only tests whose name contains TEXT")
     options = parser.parse_args()
     harness.interrupt_on_sigterm()
-    missing = [p for p in ("weir-agent", "weir", "weir-delay-server")
-               if not (harness.BIN / p).exists()]
-    if missing:
-        sys.exit(f"{harness.BIN} lacks {', '.join(missing)}: run `make` first")
+    if missing := harness.missing_programs():
+        sys.exit(missing)
 
     loader = unittest.TestLoader()
     if options.k:
