@@ -178,6 +178,57 @@ TEST_F(Steer, RefusedBackendIsCountedAndReleased) {
   EXPECT_LT(age, std::chrono::seconds(5));
 }
 
+TEST_F(Steer, RefusedConnectIsReleasedWhileItsSocketIsStillOpen) {
+  Endpoint closed;
+  { closed = TcpBackend("127.0.0.1").address(); }
+  attach({service(kService4, {closed})}, {1});
+  Application application(sandbox_.cgroup(), [](int out) {
+    int error = 0;
+    connect_to(endpoint(kService4), false, &error);
+    (void)!write(out, &error, sizeof(error));
+    pause();
+  });
+  int error = 0;
+  ASSERT_TRUE(application.read(&error, sizeof(error)));
+  EXPECT_EQ(error, ECONNREFUSED);
+  EXPECT_EQ(backend(0).in_flight, 0U);
+  EXPECT_EQ(stat(WEIR_STAT_RELEASED), 1U);
+  application.kill();
+  EXPECT_EQ(stat(WEIR_STAT_RELEASED), 1U);
+}
+
+TEST_F(Steer, LeavesUdpAlone) {
+  attach({service(kService4, {}, true)}, {});
+  const int error = run_in<int>(sandbox_.cgroup(), [] {
+    return connect_socket(socket(AF_INET, SOCK_DGRAM, 0), endpoint(kService4), false);
+  });
+  EXPECT_EQ(error, ENETUNREACH);  // not ECONNREFUSED
+  EXPECT_EQ(stat(WEIR_STAT_REFUSED_POOL_EMPTY), 0U);
+}
+
+TEST_F(Steer, AcceptedSocketsKeepTheirPeer) {
+  const TcpBackend unused("127.0.0.1");
+  attach({service(kService4, {unused.address()})}, {1});
+  struct Both {
+    Endpoint seen, truth;
+  };
+  // Server and client in the steered cgroup; the client has a steered connection as well.
+  const Both both = run_in<Both>(sandbox_.cgroup(), [] {
+    int ignored = 0;
+    connect_to(endpoint(kService4), false, &ignored);
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    listen(listener, 1);
+    const Endpoint there = local_of(listener).value_or(Endpoint{});
+    Endpoint loopback = endpoint("127.0.0.1:1");
+    loopback.port = there.port;
+    const int client = connect_to(loopback, false, &ignored);
+    const int accepted = accept(listener, nullptr, nullptr);
+    return Both{peer_of(accepted).value_or(Endpoint{}), local_of(client).value_or(Endpoint{})};
+  });
+  EXPECT_NE(both.truth.port, 0);
+  EXPECT_EQ(both.seen, both.truth);
+}
+
 TEST_F(Steer, SuccessEndsTheRowOfFailures) {
   const TcpBackend alive("127.0.0.1");
   Endpoint closed;
