@@ -45,8 +45,9 @@ Status validate(const ServeOptions& options) {
   for (const Range& range : {
            Range{"io_threads", options.io_threads.value_or(1), 1, 256},
            Range{"max_body_bytes", options.max_body_bytes, 1024, kGiB},
-           Range{"max_body_bytes_total", options.max_body_bytes_total, options.max_body_bytes,
-                 1024 * kGiB},
+           Range{"max_body_bytes_total",
+                 options.max_body_bytes_total.value_or(options.max_body_bytes),
+                 options.max_body_bytes, 1024 * kGiB},
            Range{"max_connections", options.max_connections, 1, 1U << 20U},
            Range{"max_stream_bytes", options.max_stream_bytes, 4096, kGiB},
            Range{"header_timeout_ms", ms(options.header_timeout), 1, kDayMs},

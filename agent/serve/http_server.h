@@ -25,8 +25,9 @@ struct ServeOptions {
   Endpoint listen;                         ///< port 0: the kernel chooses
   std::optional<unsigned> io_threads;      ///< 1..256; unset: one per CPU
   std::uint64_t max_body_bytes = 1 << 20;  ///< of one request; 1024..1 GiB
-  /// Of all requests that are being read or answered; max_body_bytes..1 TiB.
-  std::uint64_t max_body_bytes_total = 256ULL << 20U;
+  /// Of all requests that are being read or answered; max_body_bytes..1 TiB. Unset: 256 MiB, or
+  /// max_body_bytes where that is more.
+  std::optional<std::uint64_t> max_body_bytes_total;
   std::uint32_t max_connections = 16384;             ///< 1..1048576; one more is answered with 503
   std::uint64_t max_stream_bytes = 1 << 20;          ///< unread by the client; 4 KiB..1 GiB
   std::chrono::milliseconds header_timeout{10'000};  ///< first to last byte of a header

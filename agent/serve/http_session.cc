@@ -162,7 +162,7 @@ std::optional<ApiError> HttpSession::check_header() {
   if (!reserve_body()) {
     return from_refusal({model::RefusalReason::kMemory,
                          "the requests in progress hold all " +
-                             std::to_string(shared_.options.max_body_bytes_total) +
+                             std::to_string(shared_.max_body_bytes_total) +
                              " bytes that are set aside for bodies",
                          std::chrono::seconds(1)});
   }
@@ -184,7 +184,7 @@ bool HttpSession::reserve_body() {
   const std::uint64_t bytes =
       parser_->chunked() ? shared_.options.max_body_bytes : parser_->content_length().value_or(0);
   if (bytes == 0) return true;
-  if (shared_.body_bytes.fetch_add(bytes) + bytes > shared_.options.max_body_bytes_total) {
+  if (shared_.body_bytes.fetch_add(bytes) + bytes > shared_.max_body_bytes_total) {
     shared_.body_bytes.fetch_sub(bytes);
     return false;
   }

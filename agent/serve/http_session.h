@@ -7,6 +7,7 @@
 // Ownership: IoThread::sessions owns it from start() or turn_away() until it closes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -33,9 +34,13 @@ class HttpSession;
 
 /// What all sessions of a server share.
 struct ServerShared {
-  explicit ServerShared(const ServeOptions& given) : options(given) {}
+  explicit ServerShared(const ServeOptions& given)
+      : options(given),
+        max_body_bytes_total(given.max_body_bytes_total.value_or(
+            std::max<std::uint64_t>(256ULL << 20U, given.max_body_bytes))) {}
 
   const ServeOptions options;
+  const std::uint64_t max_body_bytes_total;
   Router router;  ///< filled before the first session
   std::atomic<bool> draining{false};
   std::atomic<std::uint32_t> connections{0};

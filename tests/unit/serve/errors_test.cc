@@ -238,6 +238,19 @@ TEST(ServeOptions, AreCheckedWithFieldAndLimit) {
   EXPECT_EQ(result.error().message, "io_threads is 257; it must be in 1..256");
 }
 
+TEST(ServeOptions, LargestBodyNeedsNoOtherOption) {
+  ScriptedExecutor executor({});
+  FixedMetricsSource metrics;
+  FakeClock clock;
+  ServeOptions options;
+  options.listen = *Endpoint::parse("127.0.0.1:0", true);
+  options.io_threads = 1;
+  options.max_body_bytes = 1ULL << 30U;
+  EXPECT_TRUE(HttpServer::create(options, executor, metrics, clock).ok());
+  options.max_body_bytes_total = 1024;
+  EXPECT_FALSE(HttpServer::create(options, executor, metrics, clock).ok());
+}
+
 TEST_F(Errors, PortInUseIsReported) {
   ServeOptions same = options;
   same.listen = server->endpoint();
