@@ -30,6 +30,9 @@ struct ModelOptions {
   bool preload = false;  ///< load at start, not at the first request
 };
 
+/// Bound of ModelOptions::context_tokens, also where the model says more.
+inline constexpr std::uint32_t kMostContextTokens = 1048576;
+
 /// Threads meet at a barrier after every node of the graph; with less work than this for each, they
 /// mostly wait for each other. Measured with the shipped 1.2 MB model on 2 CPUs busy otherwise: 1
 /// thread decodes 3200 tokens/s, 2 threads 30..1100.

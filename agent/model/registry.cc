@@ -38,10 +38,11 @@ Status validate(const ModelOptions& options) {
     return make_error(Code::kInvalidArgument,
                       fmt::format("model \"{}\": path is missing", options.name));
   }
-  for (Status status : {in_range(options, "max_sequences", options.max_sequences, 1, 256),
-                        in_range(options, "context_tokens", options.context_tokens, 32, 1048576),
-                        in_range(options, "max_queue", options.max_queue, 1, 1048576),
-                        in_range(options, "threads", options.threads, 1, 1024)}) {
+  for (Status status :
+       {in_range(options, "max_sequences", options.max_sequences, 1, 256),
+        in_range(options, "context_tokens", options.context_tokens, 32, kMostContextTokens),
+        in_range(options, "max_queue", options.max_queue, 1, 1048576),
+        in_range(options, "threads", options.threads, 1, 1024)}) {
     if (!status) {
       return status;
     }

@@ -393,6 +393,15 @@ TEST_F(BadFile, IsRefusedWithTheReason) {
   // Cut inside the metadata, and inside the weights: libllama notices both.
   EXPECT_THAT(first_error(good_.substr(0, 3000)), HasSubstr("key-value"));
   EXPECT_THAT(first_error(good_.substr(0, good_.size() / 2)), HasSubstr("tensor"));
+  // libllama would abort() on this one.
+  std::string too_many_layers = good_;
+  const std::string key = "llama.block_count";
+  too_many_layers[good_.find(key) + key.size() + 4 + 2] = '\x7F';  // after the value's type
+  EXPECT_THAT(first_error(too_many_layers),
+              HasSubstr("llama.block_count is 8323077, but the file has only 47 tensors"));
+  std::string token_twice = good_;  // here too
+  token_twice.replace(good_.find("lantern"), 7, "learned");
+  EXPECT_THAT(first_error(token_twice), HasSubstr("learned\" occurs twice"));
   std::string vocabulary_only = good_;
   std::fill_n(vocabulary_only.begin() + 8, 8, '\0');
   EXPECT_THAT(first_error(vocabulary_only), HasSubstr("vocabulary"));
