@@ -5,7 +5,9 @@
 // Thread-safe: a pure function over the proc file system.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 
 #include "agent/base/clock.h"
@@ -20,11 +22,23 @@ enum class AgentState {
 };
 [[nodiscard]] std::string_view to_string(AgentState state);
 
-/// The pid in `meta` is one of the initial pid namespace. Seen from there, the process decides;
-/// from within another (a container), only the heartbeat can: an agent that ticks more rarely than
+/// Process id of the agent that holds the lock on `pin_dir` (agent/kernel/pin_dir.h), as seen in
+/// the pid namespace of `proc`. Reads /proc/locks rather than trying the lock, which would make an
+/// agent fail that starts at this moment.
+[[nodiscard]] std::optional<std::uint32_t> lock_holder(const std::filesystem::path& pin_dir,
+                                                       const std::filesystem::path& proc);
+
+struct AgentStatus {
+  AgentState state = AgentState::kNone;
+  std::optional<std::uint32_t> pid;  ///< of a running agent, or of the one that died
+};
+
+/// Seen from the initial pid namespace, the lock decides. Within another (a container) locks of
+/// foreign processes are hidden and only the heartbeat can: an agent that ticks more rarely than
 /// every 5 s then looks dead between its ticks.
-[[nodiscard]] AgentState agent_state(const weir_meta& meta, TimePoint now,
-                                     const std::filesystem::path& proc = "/proc");
+[[nodiscard]] AgentStatus agent_status(const weir_meta& meta, TimePoint now,
+                                       const std::filesystem::path& pin_dir,
+                                       const std::filesystem::path& proc = "/proc");
 
 /// A kernel stamp (CLOCK_MONOTONIC) as a TimePoint.
 [[nodiscard]] TimePoint from_kernel_ns(std::uint64_t ns);

@@ -12,8 +12,8 @@
 namespace weir::ctl {
 
 /// Removes every pin of Weir below `pin_root` and returns what to tell the user; nothing to remove
-/// is no failure. Unless forced, refuses with kUnavailable while an agent runs on these pins, and
-/// whenever it cannot tell.
-Result<std::string> detach_command(const std::string& pin_root, bool force);
+/// is no failure. Fails with kAlreadyExists, naming its pid, while an agent runs on these pins: it
+/// must be stopped first, for it would go on publishing to maps that nobody reads.
+Result<std::string> detach_command(const std::string& pin_root);
 
 }  // namespace weir::ctl

@@ -3,8 +3,10 @@
 // The `weir` command: looks into the pinned maps, with or without a running agent. Exit status: 0
 // done, 1 failed, 2 used wrongly.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "agent/base/build_info.h"
 #include "agent/ctl/backends.h"
@@ -17,16 +19,15 @@ constexpr int kFailed = 1;
 constexpr int kUsedWrongly = 2;
 
 /// What the person who reads the message can do about it.
-std::string advice(const weir::Error& error, const std::string& pin_root) {
+std::string_view advice(const weir::Error& error) {
   const int err = error.os_errno.value_or(0);
   if (error.code == weir::Code::kPermissionDenied || err == EPERM || err == EACCES) {
-    return "\n  reading BPF maps needs root: try again with sudo";
+    return "\n  try again with sudo";
   }
   if (error.code == weir::Code::kNotFound) {
-    return "\n  nothing is pinned below " + pin_root +
-           ": start weir-agent, or name its pin_root with --pin-root";
+    return "\n  start weir-agent, or name its kernel.pin_root with --pin-root";
   }
-  return {};
+  return "";
 }
 
 }  // namespace
@@ -35,7 +36,6 @@ int main(int argc, char** argv) {
   CLI::App app{"Looks at what weir-agent has put into the kernel, and takes it out again.", "weir"};
   std::string pin_root = "/sys/fs/bpf/weir";
   bool json = false;
-  bool force = false;
   app.add_option("--pin-root", pin_root, "Where the agent pins its maps (kernel.pin_root)")
       ->capture_default_str();
   app.set_version_flag("--version", "weir " + std::string(weir::build_id()));
@@ -47,8 +47,7 @@ int main(int argc, char** argv) {
   auto* const backends =
       app.add_subcommand("backends", "What was measured, where it sends traffic");
   backends->add_flag("--json", json, "Print JSON");
-  auto* const detach = app.add_subcommand("detach", "Remove what a stopped agent left behind");
-  detach->add_flag("--force", force, "Also while an agent is running");
+  app.add_subcommand("detach", "Remove what a stopped agent left behind");
 
   try {
     app.parse(argc, argv);
@@ -58,10 +57,10 @@ int main(int argc, char** argv) {
 
   auto output = status->parsed()     ? weir::ctl::status_command(pin_root, json)
                 : backends->parsed() ? weir::ctl::backends_command(pin_root, json)
-                                     : weir::ctl::detach_command(pin_root, force);
+                                     : weir::ctl::detach_command(pin_root);
   if (!output) {
     std::fprintf(stderr, "weir: %s%s\n", output.error().message.c_str(),
-                 advice(output.error(), pin_root).c_str());
+                 advice(output.error()).data());
     return kFailed;
   }
   std::fwrite(output->data(), 1, output->size(), stdout);

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "agent/ctl/text_table.h"
+#include "agent/kernel/pin_dir.h"
 
 namespace weir::ctl {
 namespace {
@@ -74,10 +75,10 @@ std::optional<std::string> find_cgroup(const fs::path& root, std::uint64_t id) {
   return std::nullopt;
 }
 
-void describe_meta(const weir_meta& meta, TimePoint now, const fs::path& proc,
+void describe_meta(const weir_meta& meta, TimePoint now, const AgentStatus& agent,
                    StatusReport& report) {
-  report.state = agent_state(meta, now, proc);
-  if (meta.agent_pid != 0) report.pid = meta.agent_pid;
+  report.state = agent.state;
+  report.pid = agent.pid;
   if (report.state == AgentState::kRunning) {
     report.uptime =
         std::chrono::duration_cast<std::chrono::seconds>(now - from_kernel_ns(meta.agent_start_ns));
@@ -160,7 +161,9 @@ Result<std::string> status_command(const std::string& pin_root, bool json) {
   if (reader) {
     auto snapshot = (*reader)->read();
     if (!snapshot) return std::move(snapshot).error();
-    describe_meta(snapshot->meta, SteadyClock().now(), "/proc", report);
+    const TimePoint now = SteadyClock().now();
+    describe_meta(snapshot->meta, now,
+                  agent_status(snapshot->meta, now, kernel::version_path(pin_root)), report);
     if (const auto root = kernel::find_cgroup2_root()) {
       report.cgroup = find_cgroup(*root, snapshot->meta.cgroup_id);
     }

@@ -33,7 +33,7 @@ struct StatusReport {
 };
 
 /// The part of the report that comes from weir_meta.
-void describe_meta(const weir_meta& meta, TimePoint now, const std::filesystem::path& proc,
+void describe_meta(const weir_meta& meta, TimePoint now, const AgentStatus& agent,
                    StatusReport& report);
 
 /// Path of the cgroup with this id at or below `root`, a cgroup v2 mount: the id is the inode

@@ -210,7 +210,7 @@ TEST_F(ControlLoopTest, SharesAreLoggedOnceAndThenWhenTheyMoveByATenth) {
   EXPECT_EQ(logged(), "");
   maps.backend(0).in_flight = 1;
   tick();
-  EXPECT_NE(logged().find("weight service=chat backend=127.0.0.1:1 weight=0.58 share=0.193 "
+  EXPECT_NE(logged().find("weight service=chat backend=127.0.0.1:1 weight=0.578 share=0.193 "
                           "ttfb_ms=18.9 in_flight=1\n"),
             std::string::npos);
 }

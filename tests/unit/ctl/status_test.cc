@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/ctl/status.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <boost/json.hpp>
@@ -22,6 +26,7 @@ class StatusTest : public testing::Test {
   StatusTest() {
     fs::remove_all(proc);
     fs::create_directories(proc / "self/ns");
+    fs::create_directories(pins);
     enter_namespace("pid:[4026531836]");
     meta.abi_version = WEIR_ABI_VERSION;
     meta.agent_pid = 77;
@@ -36,47 +41,60 @@ class StatusTest : public testing::Test {
     fs::remove(proc / "self/ns/pid");
     fs::create_symlink(name, proc / "self/ns/pid");
   }
-  void add_process(const std::string& stat) {
-    fs::create_directories(proc / "77");
-    std::ofstream(proc / "77/stat") << stat;
+  /// One line of /proc/locks about the pin directory, or about the inode `other` after it.
+  void add_lock(const std::string& kind, const std::string& access, ino_t other = 0) {
+    struct stat info {};
+    ASSERT_EQ(stat(pins.c_str(), &info), 0);
+    std::ofstream(proc / "locks", std::ios::app)
+        << fmt::format("1: {}  ADVISORY  {} 78 {:02x}:{:02x}:{} 0 EOF\n", kind, access,
+                       major(info.st_dev), minor(info.st_dev), info.st_ino + other);
   }
-  AgentState state_at(seconds now) { return agent_state(meta, TimePoint(now), proc); }
+  AgentStatus status_at(seconds now) { return agent_status(meta, TimePoint(now), pins, proc); }
 
   const fs::path proc = fs::temp_directory_path() / ("weir-status-" + std::to_string(getpid()));
+  const fs::path pins = proc / "pins";
   weir_meta meta{};
 };
 
-TEST_F(StatusTest, TheProcessDecidesWhereItCanBeSeen) {
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead) << "a fresh heartbeat of nobody";
-  add_process("77 (weir-agent) S 1 77");
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kRunning);
-  EXPECT_EQ(state_at(seconds(4000)), AgentState::kRunning) << "slow ticks";
-}
-
-TEST_F(StatusTest, AnotherProcessWithThatPidIsNoAgent) {
-  add_process("77 (bash) S 1 77");
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
-  add_process("77 (weir-agent) Z 1 77");
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
-  add_process("77 (weir-agent)");
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kDead);
+TEST_F(StatusTest, TheLockDecidesWhereItCanBeSeen) {
+  EXPECT_EQ(status_at(seconds(4)).state, AgentState::kDead) << "a fresh heartbeat of nobody";
+  EXPECT_EQ(status_at(seconds(4)).pid, 77U);
+  add_lock("POSIX", "WRITE");
+  add_lock("FLOCK", "READ");
+  add_lock("FLOCK", "WRITE", 1);
+  EXPECT_EQ(status_at(seconds(4)).state, AgentState::kDead) << "other locks";
+  add_lock("FLOCK", "WRITE");
+  EXPECT_EQ(status_at(seconds(4)).state, AgentState::kRunning);
+  EXPECT_EQ(status_at(seconds(4000)).state, AgentState::kRunning) << "slow ticks";
+  EXPECT_EQ(status_at(seconds(4)).pid, 78U) << "the pid as it is called here";
 }
 
 TEST_F(StatusTest, TheHeartbeatDecidesInAContainer) {
   enter_namespace("pid:[4026532999]");
-  EXPECT_EQ(state_at(seconds(7)), AgentState::kRunning);
-  EXPECT_EQ(state_at(seconds(8)), AgentState::kDead);
+  EXPECT_EQ(status_at(seconds(7)).state, AgentState::kRunning);
+  EXPECT_EQ(status_at(seconds(8)).state, AgentState::kDead);
 }
 
 TEST_F(StatusTest, ACleanStopLeavesNoAgent) {
   meta.agent_pid = 0;
-  EXPECT_EQ(state_at(seconds(4)), AgentState::kNone);
+  EXPECT_EQ(status_at(seconds(4)).state, AgentState::kNone);
+  EXPECT_EQ(status_at(seconds(4)).pid, std::nullopt);
+}
+
+// The format of /proc/locks is the kernel's: this one is real.
+TEST_F(StatusTest, FindsARealLock) {
+  const int fd = open(pins.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(lock_holder(pins, "/proc"), std::nullopt);
+  ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0);
+  EXPECT_EQ(lock_holder(pins, "/proc"), static_cast<std::uint32_t>(getpid()));
+  close(fd);
+  EXPECT_EQ(lock_holder(pins, "/proc"), std::nullopt);
 }
 
 TEST_F(StatusTest, JsonHasTheDocumentedShape) {
-  add_process("77 (weir-agent) S 1 77");
   StatusReport report;
-  describe_meta(meta, TimePoint(seconds(91)), proc, report);
+  describe_meta(meta, TimePoint(seconds(91)), {AgentState::kRunning, 77}, report);
   report.cgroup = "/sys/fs/cgroup";
   report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"}};
   report.links = {{"steer_connect4", 5, 9, "cgroup_inet4_connect"}};
@@ -97,7 +115,7 @@ TEST_F(StatusTest, JsonOfNothingIsNulls) {
 
 TEST_F(StatusTest, TextTellsPeople) {
   StatusReport report;
-  describe_meta(meta, TimePoint(seconds(91)), proc, report);
+  describe_meta(meta, TimePoint(seconds(91)), {AgentState::kDead, 77}, report);
   report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"},
                          {"request clock: tracepoint", kernel::Capability::Use::kFallback, false,
                           "lockdown: skb clock"}};
@@ -118,10 +136,9 @@ TEST_F(StatusTest, TextTellsPeople) {
 }
 
 TEST_F(StatusTest, UptimeIsReadable) {
-  add_process("77 (weir-agent) S 1 77");
   const auto first_line = [&](seconds now) {
     StatusReport report;
-    describe_meta(meta, TimePoint(now), proc, report);
+    describe_meta(meta, TimePoint(now), {AgentState::kRunning, 77}, report);
     const std::string text = to_text(report);
     return text.substr(0, text.find('\n'));
   };
