@@ -119,10 +119,11 @@ $(SKEL): $(OBJ)/weir.bpf.o
 	$(call msg,SKEL,$@)
 	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir_bpf > $@
 
-# Generated headers exist before the first compilation; -MMD knows them afterwards.
+# Generated headers exist before the first compilation; -MD knows them afterwards (-MMD would leave
+# them out, because they are found through -isystem).
 $(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(LLAMA_READY)
 	$(call msg,CXX,$<)
-	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MD -MP -c $< -o $@
 
 # The one file that knows the build id: it alone is compiled again when the commit changes.
 $(OBJ)/agent/base/build_info.o: CPPFLAGS += -DWEIR_BUILD_ID='"$(BUILD_ID)"'
