@@ -75,7 +75,7 @@ class Shutdown(KernelTest):
     def test_sigterm_resets_no_connection(self):
         cgroup = self.enterContext(Cgroup())
         server = self.enterContext(DelayServer("a"))
-        agent = self.enterContext(Agent(cgroup, [service(server, LOCAL)], control=QUICK))
+        agent = self.enterContext(Agent(cgroup, [service(server, (LOCAL, 10))], control=QUICK))
         traffic = self.enterContext(cgroup.traffic("load", 8))
         wait_until(lambda: agent.backends()[agent.http]["requests"] > 200, "the agent is used")
         self.assertEqual(agent.stop(), 0, agent.log())
