@@ -27,8 +27,9 @@ struct CompositeInput {
 /// No backend is scored below this part of its pool's best: it must be used now and then, or its
 /// measurements would never improve.
 inline constexpr double kScoreFloorRatio = 0.01;
-/// What a CPU at 100 % leaves of the weight: busy is not broken.
-inline constexpr double kCpuFloorRatio = 0.01;
+/// What a CPU at 100 % leaves of the weight: busy is not broken, and an engine that computes keeps
+/// its CPUs busy by design.
+inline constexpr double kCpuFloorRatio = 0.1;
 
 /// The formula for one backend without its base weight; > 0. An unset latency is 0 ms.
 [[nodiscard]] double composite_score(const CompositeInput& input);

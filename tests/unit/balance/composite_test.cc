@@ -24,9 +24,9 @@ TEST(CompositeScore, DoesNotVanishInIntegers) {
   EXPECT_NEAR(composite_score(input(200, 10, 1, 50)), 0.02261, 0.00001);
 }
 
-TEST(CompositeScore, AFullCpuLeavesAHundredth) {
-  EXPECT_DOUBLE_EQ(composite_score(input(0, 0, 1, 100)), 1);
-  EXPECT_DOUBLE_EQ(composite_score(input(0, 0, 1, 99)), 1);
+TEST(CompositeScore, AFullCpuLeavesATenth) {
+  EXPECT_DOUBLE_EQ(composite_score(input(0, 0, 1, 100)), 10);
+  EXPECT_DOUBLE_EQ(composite_score(input(0, 0, 1, 99)), 10);
 }
 
 TEST(CompositeWeights, AreTheScoresWithMeanOne) {

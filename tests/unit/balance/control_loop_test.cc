@@ -8,6 +8,7 @@
 #include <sstream>
 #include <thread>
 
+#include "agent/balance/composite.h"
 #include "agent/config/config_loader.h"
 #include "tests/fixtures/fake_clock.h"
 #include "tests/fixtures/fake_maps.h"
@@ -253,7 +254,7 @@ TEST_F(ControlLoopTest, LocalBackendFeelsTheHostCpu) {
   const auto start = std::chrono::steady_clock::now();
   while (!report->host_cpu_percent && std::chrono::steady_clock::now() - start < seconds(5)) tick();
   ASSERT_TRUE(report->host_cpu_percent);
-  const double idle = std::max(1 - *report->host_cpu_percent / 100, 0.01);
+  const double idle = std::max(1 - *report->host_cpu_percent / 100, kCpuFloorRatio);
   EXPECT_DOUBLE_EQ(report->backends[0].weight / report->backends[1].weight, idle);
   EXPECT_DOUBLE_EQ(report->backends[2].weight / report->backends[1].weight, 1);
 }
