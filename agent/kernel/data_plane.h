@@ -140,7 +140,8 @@ struct LinkInfo {
 Result<std::vector<LinkInfo>> pinned_links(const std::string& pin_root);
 
 /// `weir detach`: removes the pins of every ABI version below `pin_root`, with no agent needed.
-/// Returns how many links were removed.
+/// Returns how many links were removed. kNotFound when there is nothing, kAlreadyExists while an
+/// agent is alive on the pins (stop it; a clean stop detaches).
 Result<std::size_t> detach_pinned(const std::string& pin_root);
 
 }  // namespace weir::kernel

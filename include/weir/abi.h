@@ -65,9 +65,9 @@ WEIR_STATIC_ASSERT(sizeof(struct weir_endpoint) == 20, "weir_endpoint");
 
 struct weir_meta {
   weir_u32 abi_version;
-  weir_u32 agent_pid;      /* in the initial pid namespace; 0 after a clean stop */
+  weir_u32 agent_pid;      /* as the agent sees itself; for messages, see agent/kernel/pin_dir.h */
   weir_u64 agent_start_ns; /* when that agent attached */
-  weir_u64 heartbeat_ns;   /* last control tick; older than a few seconds: no agent is running */
+  weir_u64 heartbeat_ns;   /* last control tick; older than a few seconds: dead or hanging */
   weir_u64 cgroup_id;      /* cgroup the programs are attached to */
   weir_u32 request_clock;  /* enum weir_request_clock */
   weir_u32 pad;

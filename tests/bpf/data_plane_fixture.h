@@ -33,10 +33,27 @@ inline ServiceSpec service(std::string_view address, const std::vector<Endpoint>
 class DataPlaneTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (sandbox_.problem().empty()) return;
+    require(sandbox_.problem().empty() ? missing_feature() : sandbox_.problem());
+  }
+
+  /// What this kernel lacks for any of these tests; empty: nothing.
+  static std::string missing_feature() {
+    const auto capabilities = probe_capabilities();
+    if (!capabilities) return capabilities.error().message;
+    for (const Capability& capability : *capabilities) {
+      if (capability.required && capability.use == Capability::Use::kMissing) {
+        return "this kernel lacks " + capability.name + " (" + capability.detail + ")";
+      }
+    }
+    return "";
+  }
+
+  /// Skips the test, or fails it where everything has to be there (CI=true).
+  static void require(const std::string& problem) {
+    if (problem.empty()) return;
     const char* const ci = std::getenv("CI");
-    if (ci != nullptr && std::string(ci) == "true") FAIL() << sandbox_.problem();
-    GTEST_SKIP() << "not run: " << sandbox_.problem();
+    if (ci != nullptr && std::string(ci) == "true") FAIL() << problem;
+    GTEST_SKIP() << "not run: " << problem;
   }
 
   Result<std::unique_ptr<DataPlane>> try_attach(std::vector<ServiceSpec> services,

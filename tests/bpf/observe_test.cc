@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "agent/kernel/probe.h"
 #include "tests/bpf/data_plane_fixture.h"
 
 namespace weir::kernel {
@@ -17,7 +18,14 @@ using namespace std::chrono_literals;
 constexpr char kService[] = "10.96.0.10:80";
 constexpr int kHolders = 50;
 
-class Observe : public DataPlaneTest, public testing::WithParamInterface<weir_request_clock> {};
+class Observe : public DataPlaneTest, public testing::WithParamInterface<weir_request_clock> {
+ protected:
+  void SetUp() override {
+    DataPlaneTest::SetUp();
+    if (HasFailure() || IsSkipped()) return;
+    require(has_request_clock(GetParam()) ? "" : "this kernel lacks the request clock");
+  }
+};
 
 /// Times 200 requests on one connection, as a program would; returns the median.
 std::chrono::nanoseconds::rep median_of_requests() {
@@ -120,7 +128,8 @@ TEST_P(Observe, UploadTimeIsNotTheBackendsLatency) {
   ASSERT_LT(measured, 60ms);
   const BackendReading reading = backend(0);
   ASSERT_EQ(reading.ttfb.count(), 1U);
-  EXPECT_LT(std::chrono::abs(*reading.ttfb.mean() - measured), 1ms);
+  // One sample on a machine that may be busy; counted from the first part it would be 60 ms off.
+  EXPECT_LT(std::chrono::abs(*reading.ttfb.mean() - measured), 20ms);
 }
 
 INSTANTIATE_TEST_SUITE_P(BothClocks, Observe,
