@@ -146,11 +146,11 @@ $(BIN)/weir: $(CTL_OBJ) $(BUILD)/libweir.a
 
 $(BIN)/weir-unit-tests: $(UNIT_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
-	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -lgtest_main -o $@
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -o $@
 
 $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
-	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -lgtest_main -o $@
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -o $@
 
 # ---- run and test -----------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ asan: ## unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined'
 
 tsan: ## unit tests under ThreadSanitizer
-	$(Q)TSAN_OPTIONS='suppressions=tests/tsan.supp' $(MAKE) test-unit BUILD=$(BUILD)/tsan SANITIZE='-fsanitize=thread -Wno-tsan'
+	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/tsan SANITIZE='-fsanitize=thread -Wno-tsan'
 
 fmt: ## format the sources
 	$(Q)clang-format -i $(SOURCES)

@@ -25,7 +25,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.max_sequences = model.max_sequences();
     if (model.has_context_tokens()) options.context_tokens = model.context_tokens();
     options.max_queue = model.max_queue();
-    options.threads = model.threads();
+    if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
     all.push_back(std::move(options));
   }
@@ -39,7 +39,6 @@ Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve) {
   options.listen = *listen;
   options.io_threads = serve.io_threads();
   options.max_body_bytes = serve.max_body_bytes();
-  options.max_body_bytes_total = std::max(options.max_body_bytes_total, options.max_body_bytes);
   options.max_connections = serve.max_connections();
   return options;
 }

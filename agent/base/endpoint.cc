@@ -33,6 +33,7 @@ Result<Endpoint> Endpoint::parse(std::string_view text, bool allow_port_zero) {
   if (status != std::errc{} || end != port_end) return malformed(text, "the port is not 0..65535");
   if (endpoint.port == 0 && !allow_port_zero) return malformed(text, "port 0 is not allowed here");
 
+  if (host.find('\0') != std::string::npos) return malformed(text, "it holds a zero byte");
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
     if (inet_pton(AF_INET6, host.c_str(), endpoint.ip.data()) == 1) return endpoint;

@@ -15,7 +15,8 @@ namespace weir::config {
 
 /// Reads and checks the file and fills in the defaults. Afterwards every field that has a default
 /// is set, model paths are absolute and readable, names and endpoints are well formed and unique.
-/// Left unset because the reader must choose: kernel.cgroup, Model.context_tokens.
+/// Left unset because the reader must choose: kernel.cgroup, Model.context_tokens,
+/// Model.threads.
 ///
 /// Fails with kInvalidArgument and one line per problem, "FILE:LINE:COLUMN: FIELD: what, with the
 /// value and the limit"; with kIo when the file itself cannot be read. No input makes it crash.

@@ -39,7 +39,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Model.max_sequences", Range{1, 256}, "8"},
     {"weir.v1.Model.context_tokens", Range{32, 1048576}, ""},
     {"weir.v1.Model.max_queue", Range{1, 1048576}, "256"},
-    {"weir.v1.Model.threads", Range{1, 1024}, kOnePerCpu},
+    {"weir.v1.Model.threads", Range{1, 1024}, ""},
     {"weir.v1.Control.tick_ms", Range{100, 60'000}, "1000"},
     {"weir.v1.Control.latency_tau_ms", Range{100, kHourMs}, "10000"},
     {"weir.v1.Control.open_after_failures", Range{1, 1000}, "3"},
