@@ -112,7 +112,15 @@ Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config) {
   agent->drain_timeout_ = seconds(config.serve().drain_timeout_seconds());
   if (auto served = agent->serve(config); !served) return std::move(served).error();
   if (config.kernel().enabled()) {
-    if (auto steered = agent->steer(config); !steered) return std::move(steered).error();
+    if (auto steered = agent->steer(config); !steered) {
+      // Half a start leaves nothing behind; what an earlier agent left keeps steering.
+      if (agent->data_plane_ && !agent->data_plane_->adopted()) {
+        if (auto detached = agent->data_plane_->detach(); !detached) {
+          spdlog::error("detach failed error=\"{}\"", detached.error().message);
+        }
+      }
+      return std::move(steered).error();
+    }
   }
   spdlog::info("agent ready http={} services={} models={} kernel={}",
                agent->http_->endpoint().to_string(), config.services_size(), config.models_size(),
