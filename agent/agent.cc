@@ -166,7 +166,7 @@ Status Agent::steer(const weir::v1::Config& config) {
                                               *data_plane_, clock_, std::move(uniform));
   if (!control) return std::move(control).error();
   control_ = std::move(*control);
-  // The first tick here: whoever sees us ready is steered.
+  // The first tick comes before the thread: whoever sees us ready is steered.
   if (auto ticked = control_->tick(); !ticked) return std::move(ticked).error();
   last_snapshot_.follow(*control_);
   control_thread_ = std::jthread([this](const std::stop_token& stop) { control_->run(stop); });

@@ -182,8 +182,10 @@ void ControlLoop::run(const std::stop_token& stop) {
   std::mutex mutex;
   std::condition_variable_any wake;
   std::string failing;
-  while (!stop.stop_requested()) {
-    const auto next = std::chrono::steady_clock::now() + options_.tick;
+  while (true) {
+    std::unique_lock lock(mutex);
+    wake.wait_for(lock, stop, options_.tick, [] { return false; });
+    if (stop.stop_requested()) return;
     const Status status = tick();
     const std::string problem = status ? "" : status.error().message;
     if (problem != failing) {
@@ -194,8 +196,6 @@ void ControlLoop::run(const std::stop_token& stop) {
       }
       failing = problem;
     }
-    std::unique_lock lock(mutex);
-    wake.wait_until(lock, stop, next, [] { return false; });
   }
 }
 

@@ -61,7 +61,8 @@ class ControlLoop {
   /// One round. On failure nothing more is changed in this round and latest() stays as it was.
   Status tick();
 
-  /// Ticks at once, then once per period until stopped. A failed tick is logged when it begins to
+  /// Ticks once per period until stopped, the first time after one period: a caller that wants
+  /// weights at once calls tick() before. A failed tick is logged when it begins to
   /// fail and when it works again, and is tried again at the next.
   void run(const std::stop_token& stop);
 

@@ -21,6 +21,8 @@ constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
 // Sent bytes are cut from the front of a stream's buffer when there are this many.
 constexpr std::size_t kCompactBytes = 64 * 1024;
 constexpr std::chrono::milliseconds kLingerTimeout{2000};
+// How long a draining server waits for the first request of a connection that it has accepted.
+constexpr std::chrono::milliseconds kFirstRequestGrace{1000};
 
 }  // namespace
 
@@ -56,7 +58,13 @@ void HttpSession::turn_away(const ApiError& error) {
 }
 
 void HttpSession::drain() {
-  if (state_ == State::kReading && !parser_.has_value() && inbox_.empty()) close();
+  if (state_ != State::kReading || parser_.has_value() || !inbox_.empty()) return;
+  if (serial_ == 0) {
+    // Accepted a moment ago: its first request may be under way, and a close would reset it.
+    set_read_deadline(kFirstRequestGrace);
+    return;
+  }
+  close();
 }
 
 // ---- reading ------------------------------------------------------------------------------------
