@@ -96,7 +96,8 @@ deps:
 
 bin: $(BIN)/weir-agent $(BIN)/weir
 
-$(LLAMA_PREFIX)/.built: deploy/build-llama.sh
+# Cached by version: a checkout that touches the script does not build it again.
+$(LLAMA_PREFIX)/.built:
 	$(Q)deploy/build-llama.sh $(abspath $(LLAMA_PREFIX))
 
 $(GEN)/%.pb.cc $(GEN)/%.pb.h &: include/weir/proto/%.proto

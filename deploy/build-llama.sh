@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds libllama and ggml as static libraries from a pinned, checksummed source and installs them
-# below PREFIX. Done once: `make` asks again only when this file changes.
+# below PREFIX. `make` calls it once per version.
 #
 # usage: build-llama.sh PREFIX
 #
