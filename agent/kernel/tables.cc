@@ -20,6 +20,9 @@ using namespace std::chrono_literals;
 /// still be about to count itself in; that takes microseconds.
 constexpr auto kGrace = 1s;
 
+/// A start that fails frees nothing: the next one would fail the same way.
+const std::string kStartAfresh = "; `weir detach` drops what an earlier agent left";
+
 template <typename T>
 void store(T& field, T value) {
   __atomic_store_n(&field, value, __ATOMIC_RELEASE);
@@ -87,6 +90,15 @@ std::vector<std::uint32_t> free_records(std::span<const T> records, IsFree is_fr
   return free;
 }
 
+/// A pool that only waits for its connections to end gives its name up to a service that is
+/// configured: no two may share one, in metrics least of all. No configured name has a '#'.
+void give_up_name(weir_pool& pool, std::uint32_t index) {
+  const std::string suffix = "#" + std::to_string(index);
+  std::string name = decode(pool, index).name.substr(0, WEIR_NAME_LEN - 1 - suffix.size()) + suffix;
+  name.resize(sizeof(pool.name));
+  std::memcpy(pool.name, name.data(), name.size());
+}
+
 std::uint64_t table_word(std::uint32_t first, std::size_t slots) {
   return (static_cast<std::uint64_t>(slots) << 32) | first;
 }
@@ -115,16 +127,21 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
   }
   if (pools_needed > free_pools.size()) {
     return make_error(Code::kResourceExhausted, "at most " + std::to_string(WEIR_MAX_POOLS) +
-                                                    " services, counting those still draining");
+                                                    " services, counting those still draining" +
+                                                    kStartAfresh);
   }
   if (backends_needed > free_backends.size()) {
     return make_error(Code::kResourceExhausted, "at most " + std::to_string(WEIR_MAX_BACKENDS) +
-                                                    " backends, counting those still draining");
+                                                    " backends, counting those still draining" +
+                                                    kStartAfresh);
   }
 
   TableChanges changes;
   std::vector<bool> wanted(backends.size());
   configured_.assign(pools.size(), false);
+  std::set<std::string> names;
+  std::vector<bool> goes_on(pools.size());     // the table in force has a backend that stays
+  std::vector<BackendDecision> until_publish;  // what the other pools offer meanwhile
   for (const ServiceSpec& service : services) {
     auto found = find_pool(pools, service.address);
     if (!found) {
@@ -141,10 +158,12 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
     pool.flags = service.refuse_when_empty ? WEIR_POOL_REFUSE_WHEN_EMPTY : 0;
     std::memset(pool.name, 0, sizeof(pool.name));
     std::memcpy(pool.name, service.name.data(), service.name.size());
+    names.insert(service.name);
     changes.routes.push_back({pool.address, *found});
 
     for (const BackendSpec& spec : service.backends) {
       auto index = find_backend(backends, *found, spec.address);
+      const bool kept_active = index && backends[*index].state == WEIR_BE_ACTIVE;
       if (!index) {
         index = free_backends.back();
         free_backends.pop_back();
@@ -157,9 +176,18 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
       }
       weir_be& backend = memory_.backends[*index];
       backend.is_local = spec.is_local ? 1 : 0;
+      if (kept_active) goes_on[*found] = true;
+      until_publish.push_back({*index, WEIR_BE_ACTIVE, 1});
       if (backend.state != WEIR_BE_OPEN) store(backend.state, weir_u32{WEIR_BE_ACTIVE});
       leaving_[*index].reset();
       wanted[*index] = true;
+    }
+  }
+  // Before anybody is checked out: no connect() meets an empty pool before the first publish().
+  for (std::uint32_t i = 0; i < pools.size(); ++i) {
+    if (configured_[i] && !goes_on[i]) flip(i, until_publish);
+    if (!configured_[i] && pools[i].in_use != 0 && names.contains(decode(pools[i], i).name)) {
+      give_up_name(memory_.pools[i], i);
     }
   }
   for (std::uint32_t i = 0; i < backends.size(); ++i) {

@@ -47,7 +47,9 @@ class Tables {
 
   /// Gives every service and backend of `services` its record. Records in use are matched by
   /// service address and by (service, backend address): index, counters and alias tables stay.
-  /// Backends without a place in `services` become draining. Changes nothing when it fails: a limit
+  /// Backends without a place in `services` become draining. A pool of which no active backend
+  /// stays shares evenly between those it has now, until publish(). A pool that only drains is
+  /// called "<name>#<index>" once another has its name. Changes nothing when it fails: a limit
   /// of abi.h is exceeded, or an address occurs twice.
   Result<TableChanges> configure(const std::vector<ServiceSpec>& services, TimePoint now);
 

@@ -67,7 +67,8 @@ class Agent(Resource):
         if control:
             config["control"] = control
         self.config_path = self._scratch.path / "weir.yaml"
-        self.config_path.write_text(json.dumps(config, indent=1))
+        self._config = config
+        self.configure()
         super().__init__()
         self.process = None
         self._netns = netns
@@ -77,6 +78,11 @@ class Agent(Resource):
         except BaseException:
             self.close()
             raise
+
+    def configure(self, **sections):
+        """Writes the configuration that the next start reads; `sections` replace those it has."""
+        self._config.update(sections)
+        self.config_path.write_text(json.dumps(self._config, indent=1))
 
     def start(self):
         """Starts the program, again after it ended, and waits until it serves HTTP."""

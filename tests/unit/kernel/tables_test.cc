@@ -65,7 +65,45 @@ TEST_F(TablesTest, ConfigureGivesRecordsAndRoutes) {
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_ACTIVE});
   EXPECT_EQ(backends_[2].pool, 1U);  // same address, other service: a record of its own
   EXPECT_STREQ(pools_[1].name, "b");
-  EXPECT_TRUE(in_table(0).empty());  // nothing before the first publish
+  EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0, 1}));  // evenly, until the first publish
+  EXPECT_EQ(in_table(1), (std::set<std::uint32_t>{2}));
+}
+
+TEST_F(TablesTest, PoolIsNotEmptyWhenEveryBackendIsReplaced) {
+  ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"}),
+                         service("b", "127.1.0.2:80", {"127.0.0.1:3", "127.0.0.1:4"})})
+                  .ok());
+  ASSERT_TRUE(publish({{0, WEIR_BE_OPEN, 0},
+                       {1, WEIR_BE_ACTIVE, 1},
+                       {2, WEIR_BE_ACTIVE, 1},
+                       {3, WEIR_BE_ACTIVE, 1}})
+                  .ok());
+  const std::uint64_t kept = pools_[1].table;
+
+  Tables next(memory());
+  ASSERT_TRUE(next.configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:5"}),
+                              service("b", "127.1.0.2:80", {"127.0.0.1:4", "127.0.0.1:6"})},
+                             clock_.now())
+                  .ok());
+  EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{4}));  // 0 stays, but its breaker is open
+  EXPECT_EQ(backends_[0].state, weir_u32{WEIR_BE_OPEN});
+  EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_DRAINING});
+  EXPECT_EQ(pools_[1].table, kept);  // the last weights stay in force
+}
+
+TEST_F(TablesTest, ServiceThatMovesTakesItsNameAlong) {
+  const std::string name(WEIR_NAME_LEN - 1, 'n');
+  ASSERT_TRUE(configure({service(name, "127.1.0.1:80", {"127.0.0.1:1"}),
+                         service("b", "127.1.0.2:80", {"127.0.0.1:2"})})
+                  .ok());
+  for (int start = 0; start < 2; ++start) {  // the second finds it renamed already
+    Tables next(memory());
+    ASSERT_TRUE(
+        next.configure({service(name, "127.1.0.9:80", {"127.0.0.1:1"})}, clock_.now()).ok());
+    EXPECT_EQ(decode(pools_[0], 0).name, name.substr(0, WEIR_NAME_LEN - 3) + "#0");
+    EXPECT_STREQ(pools_[1].name, "b");  // gone, but nobody else has its name
+    EXPECT_EQ(decode(pools_[2], 2).name, name);
+  }
 }
 
 TEST_F(TablesTest, PublishAlternatesHalves) {
