@@ -291,6 +291,7 @@ class Reply:
 def request(address, method, path, body=None, headers=None, seconds=20.0):
     """One request on its own connection; `body`, bytes or a value, is declared to be JSON."""
     host, port = address.rsplit(":", 1)
+    host = host.strip("[]")
     headers = dict(headers or {})
     if body is not None:
         headers.setdefault("Content-Type", "application/json")
