@@ -33,7 +33,7 @@ class Validator {
 
   void check(const weir::v1::Config& config) {
     if (!config.serve().http().empty()) {
-      endpoint("serve.http", config.serve().http(), /*allow_port_zero=*/true);
+      http_ = endpoint("serve.http", config.serve().http(), /*allow_port_zero=*/true);
     }
     check_kernel(config.kernel());
     int backends = 0;
@@ -124,6 +124,13 @@ class Validator {
           problem(backend_path + ".local",
                   fmt::format("only one backend of a service is local, here {}", first->second));
         }
+        // The other way round works: an IPv6 socket reaches an IPv4 listener as ::ffff:a.b.c.d.
+        if (address && address->is_v4() && http_ && !http_->is_v4()) {
+          problem(backend_path + ".local",
+                  fmt::format("serve.http {} is IPv6, which connections to the IPv4 service "
+                              "address {} cannot reach",
+                              in_quotes(http_->to_string()), in_quotes(service.address())));
+        }
         continue;
       }
       if (backend.address().empty()) {
@@ -171,6 +178,7 @@ class Validator {
 
   const SourceMap& sources_;
   Problems& problems_;
+  std::optional<Endpoint> http_;  ///< unset: the default, which is IPv4
   std::map<std::string, std::string> service_names_;
   std::map<Endpoint, std::string> service_addresses_;
   std::map<std::string, std::string> model_names_;

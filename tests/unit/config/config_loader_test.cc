@@ -84,7 +84,7 @@ TEST(ConfigLoader, KeepsWhatTheFileSays) {
 serve: {http: "[::1]:0", io_threads: 256, max_body_bytes: 1073741824, drain_timeout_seconds: 0}
 kernel: {enabled: false, cgroup: /sys/fs/cgroup, pin_root: /sys/fs/bpf/x, request_clock: skb}
 services:
-  - {name: a, address: "127.111.0.1:80", when_empty: refuse, backends: [{local: true}]}
+  - {name: a, address: "[fd00::2]:80", when_empty: refuse, backends: [{local: true}]}
   - {name: b, address: "[fd00::1]:80", backends: [{address: "[::1]:1", weight: 0.01}]}
 control: {tick_ms: 100, open_ms: 200, max_open_ms: 200}
 log: {level: debug}
@@ -205,6 +205,10 @@ INSTANTIATE_TEST_SUITE_P(
               "weir.yaml:6:18: services[0].backends[1].address: \"[::1]:9001\" and the service "
               "address \"127.111.0.10:8000\" are not of one family: connect() cannot turn IPv4 "
               "into IPv6 or back"},
+        Fault{"LocalOfOtherFamily",
+              "serve: {http: \"[::]:8080\"}\n" + kService + "      - local: true\n",
+              "weir.yaml:7:16: services[0].backends[1].local: serve.http \"[::]:8080\" is IPv6, "
+              "which connections to the IPv4 service address \"127.111.0.10:8000\" cannot reach"},
         Fault{"SameServiceTwice",
               kService + "  - name: chat\n    address: 127.111.0.10:8000\n    backends: [{local: "
                          "true}]\n",
