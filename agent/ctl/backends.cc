@@ -5,11 +5,11 @@
 
 #include <boost/json.hpp>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
 #include "agent/telemetry/stat_names.h"
 
@@ -63,16 +63,8 @@ std::string time_text(std::optional<nanoseconds> time) {
   return fmt::format("{:.3g}s", us / 1e6);
 }
 
-/// Whole numbers are written as such: 40 rather than 4E1.
-json::value number(double value) {
-  if (value == std::floor(value) && std::abs(value) < 1e15) {
-    return static_cast<std::int64_t>(value);
-  }
-  return value;
-}
-
 json::value us_or_null(std::optional<nanoseconds> time) {
-  return time ? number(to_us(*time)) : json::value(nullptr);
+  return time ? json::value(to_us(*time)) : json::value(nullptr);
 }
 
 json::object histogram_json(const Histogram& histogram) {
@@ -87,8 +79,7 @@ json::array buckets_json(const Histogram& histogram) {
   for (std::size_t i = 0; i < histogram.buckets().size(); ++i) {
     const auto& bucket = histogram.buckets()[i];
     if (bucket.count == 0) continue;
-    buckets.push_back(
-        json::array{number(to_us(Histogram::upper_bound(i))), bucket.count, bucket.sum_ns});
+    buckets.push_back(json::array{to_us(Histogram::upper_bound(i)), bucket.count, bucket.sum_ns});
   }
   return buckets;
 }
@@ -100,8 +91,8 @@ json::object backend_json(const BackendReading& backend, double sum) {
           {"address", backend.address.to_string()},
           {"local", backend.is_local},
           {"state", to_string(backend.state)},
-          {"weight", number(backend.weight)},
-          {"share", number(share(backend, sum))},
+          {"weight", backend.weight},
+          {"share", share(backend, sum)},
           {"in_flight", backend.in_flight},
           {"waiting", backend.waiting},
           {"streaming", backend.streaming},
@@ -167,7 +158,7 @@ std::string to_json(const kernel::Snapshot& snapshot) {
   json::object stats;
   for (const auto& stat : telemetry::kStatNames) stats[stat.name] = snapshot.stats.at(stat.id);
   const json::object object = {{"services", std::move(services)}, {"stats", std::move(stats)}};
-  return json::serialize(object) + "\n";
+  return to_json_text(object) + "\n";
 }
 
 Result<std::string> backends_command(const std::string& pin_root, bool json) {

@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 #include <system_error>
 
+#include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
 #include "agent/kernel/pin_dir.h"
 
@@ -147,7 +148,7 @@ std::string to_json(const StatusReport& report) {
                                {"request_clock", or_null(clock)},
                                {"capabilities", std::move(capabilities)},
                                {"links", std::move(links)}};
-  return json::serialize(object) + "\n";
+  return to_json_text(object) + "\n";
 }
 
 Result<std::string> status_command(const std::string& pin_root, bool json) {
