@@ -69,8 +69,9 @@ int main(int argc, char** argv) {
   std::string config_path;
   bool check_only = false;
   app.set_version_flag("--version", "weir-agent " + std::string(weir::build_id()));
-  app.add_option("--config", config_path, "configuration (YAML; see deploy/config/README.md)")
-      ->required()
+  // Not ->required(): a mistyped option would be reported as this one missing.
+  app.add_option("--config", config_path,
+                 "configuration, required (YAML; see deploy/config/README.md)")
       ->type_name("FILE");
   app.add_flag("--check", check_only, "check the configuration and exit: 0 good, 2 bad");
   app.footer(
@@ -80,6 +81,11 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
+  }
+
+  if (config_path.empty()) {
+    std::fputs("--config FILE is required\nRun with --help for more information.\n", stderr);
+    return kUsage;
   }
 
   start_logging();

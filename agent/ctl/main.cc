@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   app.add_option("--pin-root", pin_root, "Where the agent pins its maps (kernel.pin_root)")
       ->capture_default_str();
   app.set_version_flag("--version", "weir " + std::string(weir::build_id()));
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // 1 would hide a mistyped command behind "is required"
   app.fallthrough();
 
   auto* const status = app.add_subcommand("status", "Agent, kernel features, attached programs");
@@ -53,6 +53,14 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsedWrongly;
+  }
+
+  if (app.get_subcommands().empty()) {
+    std::fputs(
+        "A subcommand is required: status, backends or detach\n"
+        "Run with --help for more information.\n",
+        stderr);
+    return kUsedWrongly;
   }
 
   auto output = status->parsed()     ? weir::ctl::status_command(pin_root, json)
