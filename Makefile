@@ -66,15 +66,20 @@ LLAMA_READY  := $(LLAMA_PREFIX)/.built
 endif
 ifdef LLAMA_PREFIX
 LLAMA_CFLAGS = -isystem $(LLAMA_PREFIX)/include
-LLAMA_LIBS   = -L$(LLAMA_PREFIX)/lib -Wl,-rpath,$(abspath $(LLAMA_PREFIX)/lib) -lllama -lggml -lggml-cpu -lggml-base -lgomp
+LLAMA_LIBDIR := $(LLAMA_PREFIX)/lib
 else
-LLAMA_CFLAGS = $(shell pkg-config --cflags llama)
-LLAMA_LIBS   = $(shell pkg-config --libs llama)
+LLAMA_CFLAGS = $(shell pkg-config --cflags llama | sed 's/-I/-isystem /g')
+LLAMA_LIBDIR := $(shell pkg-config --variable=libdir llama)
 endif
+# Static libraries need one another and the CPU backend; shared ones have it inside or beside them.
+LLAMA_LIBS = -L$(LLAMA_LIBDIR) -Wl,-rpath,$(abspath $(LLAMA_LIBDIR)) -Wl,--start-group -lllama -lggml \
+             $(shell ls $(LLAMA_LIBDIR)/libggml-cpu.* >/dev/null 2>&1 && echo -lggml-cpu) -lggml-base -Wl,--end-group -lgomp
 
 # ---- flags ------------------------------------------------------------------------------------
 
-BUILD_ID := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+# Under sudo the tree may belong to somebody else than root.
+GIT      := git -c safe.directory='*'
+BUILD_ID := $(shell $(GIT) describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Werror
 CPPFLAGS += -I. -Iinclude -Ibpf -isystem $(GEN) $(LLAMA_CFLAGS) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL \
             -DBOOST_ASIO_NO_DEPRECATED
@@ -198,7 +203,7 @@ bench-steer: ## steering against direct and one nginx proxy (root)
 
 # ---- care -------------------------------------------------------------------------------------
 
-SOURCES := $(shell git ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)
+SOURCES := $(shell $(GIT) ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)
 
 .PHONY: asan tsan fmt lint install uninstall clean help
 asan: ## unit tests under AddressSanitizer and UBSan
