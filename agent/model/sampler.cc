@@ -8,6 +8,13 @@
 
 namespace weir::model {
 
+namespace {
+
+// Below it the most likely token wins in any case, and logits divided by it would overflow.
+constexpr float kGreedyBelow = 1e-5F;
+
+}  // namespace
+
 Result<SamplerHandle> make_sampler(const SamplingParams& params) {
   if (!std::isfinite(params.temperature) || params.temperature < 0) {
     return make_error(Code::kInvalidArgument,
@@ -21,7 +28,7 @@ Result<SamplerHandle> make_sampler(const SamplingParams& params) {
   chain_params.no_perf = true;
   SamplerHandle chain(llama_sampler_chain_init(chain_params));
   // The chain owns what is added to it.
-  if (params.temperature == 0) {
+  if (params.temperature < kGreedyBelow) {
     llama_sampler_chain_add(chain.get(), llama_sampler_init_greedy());
     return chain;
   }

@@ -45,7 +45,10 @@ struct Generation {
     if (late && (error.code == Code::kCancelled || error.code == Code::kResourceExhausted)) {
       return from_refusal({model::RefusalReason::kDeadline, error.message, std::nullopt});
     }
-    return from_failure(error);
+    ApiError answer = from_failure(error);
+    // The other parameters were checked by the parser; what the engine refuses is the prompt.
+    if (error.code == Code::kInvalidArgument) answer.param = "prompt";
+    return answer;
   }
 };
 

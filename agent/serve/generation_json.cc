@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/generation_json.h"
 
+#include <algorithm>
 #include <array>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
@@ -181,7 +182,9 @@ Outcome<GenerationCall> parse_completion(std::string_view body) {
   call.request->prompt = read_completion_prompt(fields);
   read_common(fields, call);
   if (const auto top_p = fields.number("top_p", 0, 1, true)) {
-    call.request->sampling.top_p = static_cast<float>(*top_p);
+    // Not 0, which means nothing, where a float cannot hold the value.
+    call.request->sampling.top_p =
+        std::max(static_cast<float>(*top_p), std::numeric_limits<float>::min());
   }
   refuse_unsupported(fields);
   call.stream = fields.boolean("stream").value_or(false);

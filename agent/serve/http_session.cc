@@ -97,6 +97,9 @@ void HttpSession::client_left() {
     client_left_ = true;  // what is left of the answer may still be wanted
     return;
   }
+  // Requests sent ahead of the end: advance(), which is posted already, answers them and looks
+  // again.
+  if (state_ == State::kReading && !parser_.has_value() && !inbox_.empty()) return;
   abort();
 }
 
@@ -134,14 +137,21 @@ void HttpSession::begin_request() {
 }
 
 std::optional<ApiError> HttpSession::check_header() {
+  request_.method = parser_->method();  // first: the answer to HEAD has no body, errors included
   if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
     return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
+  }
+  if (parser_->unknown_encoding()) {
+    ApiError error = bad_request("unsupported_transfer_encoding",
+                                 "the only Transfer-Encoding is chunked, not " +
+                                     printable(*parser_->field("transfer-encoding")));
+    error.status = 501;
+    return error;
   }
   const auto path = path_of(parser_->target());
   if (!path.has_value()) {
     return bad_request("malformed_request", "the request target is not a path");
   }
-  request_.method = parser_->method();
   request_.path = *path;
   const auto found = shared_.router.find(request_.method, request_.path);
   if (std::holds_alternative<Router::NoSuchPath>(found)) {
@@ -354,7 +364,8 @@ void HttpSession::finish_answer() {
   allow_.clear();
   status_ = 0;
   streaming_ = chunked_ = answer_complete_ = keep_alive_ = false;
-  outbox_.shrink_to_fit();  // an idle connection holds no buffer
+  outbox_.shrink_to_fit();  // an idle connection holds no buffers
+  if (inbox_.empty()) inbox_.shrink_to_fit();
   state_ = State::kReading;
   if (shared_.draining.load() && inbox_.empty()) return linger();
   set_read_deadline(shared_.options.idle_timeout);

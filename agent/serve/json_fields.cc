@@ -30,6 +30,16 @@ std::string shown(const json::value& value) {
   return text.substr(0, end) + "...";
 }
 
+/// Also 16.0 and 1e3, as languages write them that have one type of number.
+std::optional<std::int64_t> whole_number(const json::value& value) {
+  constexpr double kMaxExact = 9007199254740992;  // 2^53
+  if (const std::int64_t* integer = value.if_int64()) return *integer;
+  if (!value.is_double()) return std::nullopt;
+  const double number = value.get_double();
+  if (!(std::abs(number) <= kMaxExact) || number != std::trunc(number)) return std::nullopt;
+  return static_cast<std::int64_t>(number);
+}
+
 ApiError invalid_json(std::size_t position, std::string_view why) {
   return bad_request("invalid_json", "the body is not valid JSON: " + std::string(why) +
                                          " at byte " + std::to_string(position));
@@ -90,8 +100,8 @@ std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int6
                                                 std::int64_t max) {
   const json::value* value = find(name);
   if (value == nullptr) return std::nullopt;
-  const std::int64_t* number = value->if_int64();
-  if (number != nullptr && *number >= min && *number <= max) return *number;
+  const std::optional<std::int64_t> number = whole_number(*value);
+  if (number.has_value() && *number >= min && *number <= max) return *number;
   wrong_type(name, *value, "an integer in " + std::to_string(min) + ".." + std::to_string(max));
   return std::nullopt;
 }

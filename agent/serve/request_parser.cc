@@ -30,8 +30,15 @@ RequestParser::Progress RequestParser::put(std::string_view bytes) {
   Progress progress;
   progress.consumed = parser.put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
   if (error == http::error::need_more) {
-    // The parser rescans an unfinished header, and counts it only then.
-    if (!had_header && bytes.size() > kMaxHeaderBytes) progress.status = Status::kHeaderTooLarge;
+    // The parser rescans an unfinished header, and counts it only then. What it leaves of a body is
+    // a chunk's size line or the trailer, and it sets no bound to these.
+    if (!had_header && bytes.size() > kMaxHeaderBytes) {
+      progress.status = Status::kHeaderTooLarge;
+    } else if (had_header && bytes.size() - progress.consumed > kMaxHeaderBytes) {
+      impl_->failure = "the line before a chunk, or the trailer, exceeds " +
+                       std::to_string(kMaxHeaderBytes) + " bytes";
+      progress.status = Status::kMalformed;
+    }
   } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     progress.status = Status::kHeaderTooLarge;
   } else if (error == http::error::body_limit) {
@@ -63,7 +70,14 @@ std::optional<std::string_view> RequestParser::field(std::string_view name) cons
 }
 
 bool RequestParser::http_1_0() const { return impl_->parser.get().version() < 11; }
-bool RequestParser::keep_alive() const { return impl_->parser.get().keep_alive(); }
+bool RequestParser::keep_alive() const {
+  return impl_->parser.get().keep_alive() && !unknown_encoding();
+}
+
+bool RequestParser::unknown_encoding() const {
+  const auto encoding = field("transfer-encoding");
+  return encoding.has_value() && !boost::beast::iequals(*encoding, "chunked");
+}
 
 std::optional<std::uint64_t> RequestParser::content_length() const {
   // Read from the field: the parser tells its own only after it accepted it.

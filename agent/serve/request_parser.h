@@ -46,6 +46,9 @@ class RequestParser {
   [[nodiscard]] std::optional<std::string_view> field(std::string_view name) const;
   [[nodiscard]] bool http_1_0() const;
   [[nodiscard]] bool keep_alive() const;
+  /// A Transfer-Encoding other than chunked: where this request ends cannot be told, so nothing
+  /// behind it may be read as the next one.
+  [[nodiscard]] bool unknown_encoding() const;
   /// Declared length; unset for a chunked body.
   [[nodiscard]] std::optional<std::uint64_t> content_length() const;
   [[nodiscard]] bool chunked() const;

@@ -108,6 +108,14 @@ TEST_F(Generation, ControlTokensInThePromptAreParsed) {
   EXPECT_LT(call.heard->completion()->usage.prompt_tokens, 40U);
 }
 
+// Divided by 1e-38 every logit would be infinite, and the choice among them arbitrary.
+TEST_F(Generation, TheSmallestTemperatureIsGreedy) {
+  const std::string greedy = run(greedy_call("Once upon a time", 20)).heard->text();
+  Call call = greedy_call("Once upon a time", 20);
+  call.request->sampling.temperature = 1e-38F;
+  EXPECT_EQ(run(call).heard->text(), greedy);
+}
+
 TEST_F(Generation, RefusesParametersOutOfRange) {
   Call call = greedy_call("Once", 10);
   call.request->sampling.temperature = -1;

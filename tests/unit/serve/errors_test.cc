@@ -102,6 +102,53 @@ TEST_F(Errors, ChunkedBodyIsRead) {
   EXPECT_EQ(request->prompt, "x");
 }
 
+TEST_F(Errors, EndlessChunkExtensionsAndTrailersAreCutOff) {
+  for (const std::string start : {"1;", "0\r\nX: "}) {
+    HttpClient http = client();
+    http.send(
+        "POST /infer HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n" +
+        start + std::string(17 * 1024, 'x'));
+    const HttpReply reply = http.read_reply();
+    EXPECT_EQ(reply.status, 400) << start;
+    EXPECT_EQ(
+        error_field(reply, "message"),
+        "not an HTTP/1.1 request: the line before a chunk, or the trailer, exceeds 16384 bytes");
+    EXPECT_EQ(reply.header("Connection"), "close");
+  }
+}
+
+TEST_F(Errors, NothingBehindAnUnknownTransferEncodingIsReadAsARequest) {
+  for (const std::string encoding : {"gzip", "gzip, chunked"}) {
+    HttpClient http = client();
+    http.send("POST /infer HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n" +
+              ("Transfer-Encoding: " + encoding) +
+              "\r\n\r\nGET /healthz HTTP/1.1\r\nHost: t\r\n\r\n");
+    const HttpReply reply = http.read_reply();
+    EXPECT_EQ(reply.status, 501) << encoding;
+    EXPECT_EQ(error_field(reply, "message"),
+              "the only Transfer-Encoding is chunked, not " + encoding);
+    EXPECT_EQ(reply.header("Connection"), "close");
+    EXPECT_EQ(http.read_to_end(), "");
+  }
+}
+
+TEST_F(Errors, RefusedHeadHasNoBody) {
+  HttpClient http = client();
+  http.send("HEAD / HTTP/1.1\r\n\r\n");  // without Host
+  EXPECT_EQ(http.read_reply(true).status, 400);
+  EXPECT_EQ(http.get("/healthz").status, 200);  // would begin with the body of the answer above
+}
+
+TEST_F(Errors, WhatTheEngineFindsInvalidIsThePrompt) {
+  HttpClient http = client();
+  http.send_post("/infer", R"({"prompt":"x"})");
+  const auto [name, request] = executor.next();
+  ASSERT_NE(request, nullptr);
+  request->listener->on_error(make_error(Code::kInvalidArgument, "too long"));
+  EXPECT_EQ(error_field(http.read_reply(), "param"), "prompt");
+}
+
 TEST_F(Errors, TooLargeHeaderIs431) {
   HttpClient http = client();
   http.send("GET / HTTP/1.1\r\nHost: t\r\nX: " + std::string(17 * 1024, 'x') + "\r\n\r\n");

@@ -113,6 +113,25 @@ TEST(InferJson, SeedIsFoldedTo32Bits) {
   EXPECT_EQ(seed("-1"), 0U);
 }
 
+TEST(GenerationJson, WholeNumbersMayBeWrittenAsFractions) {
+  const auto outcome =
+      parse_infer(R"({"prompt":"x","max_tokens":16.0,"priority":-1e3})", TimePoint{});
+  const GenerationCall& call = accepted(outcome);
+  EXPECT_EQ(call.request->max_tokens, 16U);
+  EXPECT_EQ(call.request->priority, -1000);
+  for (const char* const tokens : {"1.5", "0.0", "1e300", "1e400"}) {
+    const auto refused =
+        parse_infer(std::string(R"({"prompt":"x","max_tokens":)") + tokens + "}", TimePoint{});
+    ASSERT_TRUE(std::holds_alternative<ApiError>(refused)) << tokens;
+    EXPECT_EQ(std::get<ApiError>(refused).param, "max_tokens");
+  }
+}
+
+TEST(CompletionJson, TheSmallestTopPIsNotNothing) {
+  const auto outcome = parse_completion(R"({"prompt":"x","top_p":1e-300})");
+  EXPECT_GT(accepted(outcome).request->sampling.top_p, 0.0F);
+}
+
 TEST(CompletionJson, DefaultsAreThoseOfOpenAi) {
   const auto outcome = parse_completion(R"({"model":"m","prompt":"x"})");
   const GenerationCall& call = accepted(outcome);

@@ -63,6 +63,9 @@ class HttpClient {
     fd_ = -1;
   }
 
+  /// Nothing more will be sent; what was is still to be answered.
+  void finish_sending() { shutdown(fd_, SHUT_WR); }
+
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
       const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);

@@ -32,6 +32,21 @@ TEST_F(Lifecycle, PipelinedRequestsAreAnsweredInOrder) {
   }
 }
 
+TEST_F(Lifecycle, RequestsSentBeforeTheEndAreAnswered) {
+  HttpClient http = client();
+  http.send(
+      "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\nGET /readyz HTTP/1.1\r\nHost: t\r\n\r\n"
+      "GET / HTTP/1.1\r\nHost: t\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: t\r\n\r\n");
+  http.finish_sending();
+  EXPECT_EQ(http.read_reply().body, "ok\n");
+  EXPECT_EQ(http.read_reply().body, "ready\n");
+  EXPECT_EQ(http.read_reply().status, 200);
+  EXPECT_EQ(http.read_reply().status, 200);
+  bool closed = false;
+  EXPECT_EQ(http.read_to_end(&closed), "");
+  EXPECT_TRUE(closed);
+}
+
 TEST_F(Lifecycle, RequestBehindARunningOneWaits) {
   HttpClient http = client();
   http.send_post("/infer", R"({"prompt":"x"})");
