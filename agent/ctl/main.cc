@@ -71,7 +71,11 @@ int main(int argc, char** argv) {
                  advice(output.error()).data());
     return kFailed;
   }
-  std::fwrite(output->data(), 1, output->size(), stdout);
   // A full disk behind the pipe must not look like success.
-  return std::fflush(stdout) == 0 ? 0 : kFailed;
+  if (std::fwrite(output->data(), 1, output->size(), stdout) != output->size() ||
+      std::fflush(stdout) != 0) {
+    std::perror("weir: cannot write the output");
+    return kFailed;
+  }
+  return 0;
 }

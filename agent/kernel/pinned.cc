@@ -60,6 +60,12 @@ Result<std::vector<LinkInfo>> pinned_links(const std::string& pin_root) {
 }
 
 Result<std::size_t> detach_pinned(const std::string& pin_root) {
+  // One that may not be read is not empty: "nothing there" would be taken for "gone".
+  std::error_code error;
+  const std::filesystem::directory_iterator readable(pin_root, error);
+  if (error && error != std::errc::no_such_file_or_directory) {
+    return os_error(error.value(), "cannot read " + pin_root);
+  }
   const std::vector<std::string> versions = pinned_versions(pin_root);
   if (versions.empty()) return nothing_pinned(pin_root);
   std::size_t links = 0;

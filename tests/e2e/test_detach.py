@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`weir detach` removes what a dead agent left, and nothing else."""
 import subprocess
+import tempfile
 
-from harness import BPFTOOL, SERVICE, Cgroup, KernelTest
+from harness import BIN, BPFTOOL, SERVICE, Cgroup, KernelTest
 from node import STILL, Agent, DelayServer, links_of, service
 
 
@@ -28,6 +29,13 @@ class Detach(KernelTest):
         again = agent.weir("detach")
         self.assertEqual(again.returncode, 0, again)
         self.assertEqual(agent.pins(), [foreign])
+
+    def test_what_cannot_be_read_is_not_called_empty(self):
+        with tempfile.NamedTemporaryFile() as file:
+            result = subprocess.run([BIN / "weir", "--pin-root", file.name, "detach"],
+                                    capture_output=True, text=True, timeout=20)
+            self.assertEqual((result.returncode, result.stdout), (1, ""), result)
+            self.assertIn(f"cannot read {file.name}: Not a directory", result.stderr)
 
     def test_detach_refuses_while_the_agent_runs(self):
         cgroup = self.enterContext(Cgroup())
