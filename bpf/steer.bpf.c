@@ -79,8 +79,8 @@ static __always_inline __u32 pick(const struct weir_pool* pool, __u32 pool_index
 /* ---- one connect() ---- */
 
 /* What an earlier connect() on this socket still holds. Usually nothing: a failed connect was
- * released with its SYN_SENT -> CLOSE. One that failed before the SYN (no route) shows only here.
- */
+ * released with its SYN_SENT -> CLOSE. One that failed before the SYN (no route, no free port) shows
+ * only here. */
 static __always_inline void forget_previous(struct weir_sk* sk) {
   weir_connect_failed(sk);
   if (weir_release(sk)) weir_count(WEIR_STAT_RECONNECT_RELEASED, 1);
@@ -227,7 +227,7 @@ int weir_sk_release(struct bpf_sock* ctx) {
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx, 0, 0);
 
   if (!sk) return 1;
-  /* Closed without ever having sent a SYN (no route to the backend). A client that gives up in
+  /* Closed without ever having sent a SYN (no route, no free port). A client that gives up in
    * SYN_SENT is counted by the state callback. */
   if (ctx->state == BPF_TCP_CLOSE) weir_connect_failed(sk);
   weir_release(sk);

@@ -22,7 +22,7 @@ namespace weir::ctl {
 struct StatusReport {
   AgentState state = AgentState::kNone;
   // What the maps say; unset when nothing is pinned.
-  std::optional<std::uint32_t> pid;            ///< unset after a clean stop
+  std::optional<std::uint32_t> pid;            ///< unset when nothing is pinned
   std::optional<std::chrono::seconds> uptime;  ///< of a running agent
   std::optional<std::string> build_id;
   std::optional<std::string> cgroup;  ///< unset also when that cgroup is gone

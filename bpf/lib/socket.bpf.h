@@ -35,6 +35,11 @@ WEIR_INLINE void weir_connect_succeeded(struct weir_sk* sk) {
   weir_record(sk->backend, WEIR_HIST_CONNECT, bpf_ktime_get_ns() - since_ns);
 }
 
+/* Counts against the backend whatever kept the connection from being established: also no route, no
+ * free local port (a matter of this one destination: another backend has its own range), and a
+ * client that gave up waiting. To the next connect() it is all the same: better elsewhere. A client
+ * whose own mistake fails everywhere soon fails on most of the pool, which is then in panic and
+ * keeps all its backends. */
 WEIR_INLINE void weir_connect_failed(struct weir_sk* sk) {
   struct weir_be* be = weir_backend(sk->backend);
 

@@ -128,11 +128,11 @@ struct weir_be {
 
   weir_u32 in_flight;            /* connections reserved and not yet released */
   weir_u32 waiting;              /* requests sent, no response byte yet */
-  weir_u32 streaming;            /* connections whose response has begun and not been followed */
+  weir_u32 streaming;            /* response begun, no further request sent, not closed */
   weir_u32 consecutive_failures; /* failed connects since the last successful one */
   weir_u64 connects;             /* picks: connects steered here */
   weir_u64 established;          /* of these, completed handshakes */
-  weir_u64 connect_failures;     /* of these, refused, reset or timed out */
+  weir_u64 connect_failures;     /* of these, never established, whatever the reason */
   weir_u64 requests;             /* requests whose first response byte was seen */
   weir_u64 last_failure_ns;      /* time of the last failed connect */
   weir_u64 pad2;

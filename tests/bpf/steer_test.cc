@@ -2,6 +2,8 @@
 //
 // Steering as an application sees it. The service addresses have no route in the sandbox: whatever
 // is connected was steered.
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -291,6 +293,40 @@ TEST_F(Steer, SecondConnectElsewhereShowsTheTruePeer) {
   });
   EXPECT_EQ(outcome.error, 0);
   EXPECT_EQ(outcome.peer, target);
+}
+
+TEST_F(Steer, ConnectWithoutAFreePortIsAFailureOfItsBackend) {
+  const TcpBackend server("127.0.0.1");
+  attach({service(kService4, {server.address()})}, {1});
+  const int error = run_in<int>(sandbox_.cgroup(), [] {
+    // Two sockets of one local address: the second would be the same connection again.
+    const auto bound = [](sockaddr_in local) {
+      const int fd = socket(AF_INET, SOCK_STREAM, 0);
+      const int on = 1;
+      setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+      const auto* const address = reinterpret_cast<const sockaddr*>(&local);
+      return bind(fd, address, sizeof(local)) == 0 ? fd : -1;
+    };
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(80);
+    to.sin_addr.s_addr = inet_addr("10.96.0.10");
+    sockaddr_in local{};
+    local.sin_family = AF_INET;
+    local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t bytes = sizeof(local);
+    const int first = bound(local);
+    if (connect(first, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) return -1;
+    getsockname(first, reinterpret_cast<sockaddr*>(&local), &bytes);
+    const int second = bound(local);
+    if (second < 0) return -2;
+    return connect(second, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0 ? 0 : errno;
+  });
+  EXPECT_EQ(error, EADDRNOTAVAIL);
+  EXPECT_TRUE(eventually([&] { return backend(0).in_flight == 0; }));
+  EXPECT_EQ(backend(0).connects, 2U);
+  EXPECT_EQ(backend(0).established, 1U);
+  EXPECT_EQ(backend(0).connect_failures, 1U);
 }
 
 TEST_F(Steer, ConnectThatNeverSentASynIsAFailureOfItsBackend) {
