@@ -91,7 +91,7 @@ BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -Wpadded -Wno-un
 
 # ---- build ------------------------------------------------------------------------------------
 
-.PHONY: build bin deps all-tests
+.PHONY: build bin deps
 build: deps ## install what is missing and build everything
 	$(Q)$(MAKE) bin
 
@@ -174,9 +174,8 @@ $(BIN)/weir-loadgen: $(OBJ)/tests/bench/loadgen.o $(OBJ)/tests/bench/load_genera
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: tools tests run demo test test-unit test-bpf test-e2e test-model bench bench-steer
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer
 tools: $(TOOLS)
-tests: bin tools $(BIN)/weir-unit-tests $(BIN)/weir-bpf-tests
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
 	$(Q)exec $(BIN)/weir-agent --config $(CONFIG)
@@ -185,8 +184,14 @@ demo: deps ## show the whole loop on this machine, then clean up (root)
 	$(Q)$(MAKE) bin tools
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) deploy/demo/demo.py
 
+# What each suite needs.
+NEEDS_unit  := $(BIN)/weir-unit-tests
+NEEDS_bpf   := $(BIN)/weir-bpf-tests
+NEEDS_e2e   := bin tools
+NEEDS_model := deps
+
 test: deps ## build and run every test (root for bpf and e2e)
-	$(Q)$(MAKE) tests
+	$(Q)$(MAKE) $(foreach suite,$(SUITES),$(NEEDS_$(suite)))
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/run.py $(SUITES)
 
 test-unit: ; $(Q)$(MAKE) test SUITES=unit ## unit tests only, no root

@@ -78,7 +78,8 @@ def main():
         loader.testNamePatterns = [f"*{text}*" for text in options.k]
     started = time.monotonic()
     result = Result()
-    loader.discover(str(HERE)).run(result)
+    for folder in (HERE, HERE.parent / "tools"):  # and what the benches measure with
+        loader.discover(str(folder), top_level_dir=str(folder)).run(result)
     failed = len(result.failures) + len(result.errors)
     print(f"{time.monotonic() - started:.0f} s")
     print(f"{result.passed} passed, {failed} failed, {len(result.skipped)} skipped")
