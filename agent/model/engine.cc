@@ -19,6 +19,9 @@ constexpr Duration kFirstBackoff = std::chrono::seconds(5);
 constexpr Duration kLongestBackoff = std::chrono::seconds(60);
 // Files below load within a second or two from a disk; a progress line would be noise.
 constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
+// Prompts are tokenized between two decodes, about 0.2 s for a MiB, while the running sequences
+// wait: once a step has taken this many bytes, further prompts are left to the next one.
+constexpr std::size_t kPromptBytesAStep = std::size_t{32} << 10;
 
 std::chrono::seconds seconds_until(TimePoint then, TimePoint now) {
   return std::max(std::chrono::seconds(1), std::chrono::ceil<std::chrono::seconds>(then - now));
@@ -218,8 +221,11 @@ void Engine::step() {
   {
     const std::lock_guard lock(mutex_);
     report.ended = take_leavers_locked();
-    while (admitted.size() < runner_->free_sequences() && !queue_.empty()) {
+    std::size_t prompt_bytes = 0;
+    while (admitted.size() < runner_->free_sequences() && !queue_.empty() &&
+           prompt_bytes < kPromptBytesAStep) {
       admitted.push_back(std::move(*queue_.pop()));
+      prompt_bytes += admitted.back().request->prompt.size();
     }
     info_.running = static_cast<std::uint32_t>(runner_->running() + admitted.size());
   }

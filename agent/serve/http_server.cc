@@ -2,6 +2,7 @@
 #include "agent/serve/http_server.h"
 
 #include <pthread.h>
+#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <boost/asio/post.hpp>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "agent/serve/handlers.h"
@@ -100,6 +102,7 @@ struct Listener {
   const std::shared_ptr<IoThread> io;
   tcp::acceptor acceptor;
   asio::steady_timer retry;
+  bool accept_failed = false;  ///< and was logged
   /// Keeps the loop running while only an engine has something to say.
   asio::executor_work_guard<asio::io_context::executor_type> work{io->context.get_executor()};
   std::jthread thread;
@@ -213,8 +216,13 @@ class HttpServer::Impl final : public ServerState {
         listener.io->context, [this, &listener](const error_code& error, tcp::socket socket) {
           if (!listener.acceptor.is_open()) return;
           if (!error) {
+            listener.accept_failed = false;
             admit(listener, std::move(socket));
             return accept_next(listener);
+          }
+          if (!std::exchange(listener.accept_failed, true)) {
+            spdlog::warn("cannot accept connections, trying on address={} reason=\"{}\"",
+                         endpoint_.to_string(), error.message());
           }
           listener.retry.expires_after(kAcceptRetry);
           listener.retry.async_wait([this, &listener](const error_code& cancelled) {

@@ -162,6 +162,44 @@ TEST(Registry, FullQueueRefusesWithRetryAfter) {
   EXPECT_EQ(registry->models().at(0).completed, 4U);
 }
 
+class ErrorTimer final : public Listener {
+ public:
+  explicit ErrorTimer(const std::atomic<int>& clock) : clock_(clock) {}
+  void on_text(std::string_view) override {}
+  void on_complete(const Completion&) override {}
+  void on_error(const Error&) override { failed_at = clock_.load(); }
+  std::atomic<int> failed_at{-1};
+
+ private:
+  const std::atomic<int>& clock_;
+};
+
+TEST(Registry, RunningSequencesGoOnBetweenTwoLongPrompts) {
+  const SteadyClock clock;
+  std::atomic<int> pieces{0};
+  Gate gate;
+  const auto registry = make_registry(shipped(8), clock);
+  const Call running = greedy_call("Once upon a time", 60, [&] {
+    ++pieces;
+    gate.pass();
+  });
+  ASSERT_FALSE(registry->submit("tiny", running.request));
+  ASSERT_TRUE(gate.wait_reached());
+  std::vector<std::shared_ptr<ErrorTimer>> long_ones;
+  for (int i = 0; i < 4; ++i) {
+    auto request = std::make_shared<GenerationRequest>();
+    request->prompt = std::string(100'000, 'a');  // more than the context holds
+    long_ones.push_back(std::make_shared<ErrorTimer>(pieces));
+    request->listener = long_ones.back();
+    ASSERT_FALSE(registry->submit("tiny", std::move(request)));
+  }
+  gate.open();
+  ASSERT_TRUE(registry->wait_idle(seconds(60)));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(long_ones[static_cast<std::size_t>(i)]->failed_at, 2 + i);
+  }
+}
+
 TEST(Registry, PriorityThenDeadlineThenArrivalWhenSaturated) {
   const SteadyClock clock;
   Gate gate;
