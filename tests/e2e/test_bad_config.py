@@ -83,6 +83,20 @@ class BadConfig(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result)
         self.assertRegex(result.stdout, r"^weir-agent \S+")
 
+    def test_mistyped_words_are_named(self):
+        for program, *arguments in (["weir-agent", "--cofnig", "x"], ["weir", "nope"],
+                                    ["weir", "status", "nope"]):
+            result = subprocess.run([BIN / program, *arguments], capture_output=True, text=True,
+                                    timeout=10)
+            self.assertEqual(result.returncode, 2, result)
+            self.assertIn(arguments[-1] if program == "weir" else "--cofnig", result.stderr)
+
+    def test_what_is_required_is_named(self):
+        for program, word in (("weir-agent", "--config"), ("weir", "status, backends or detach")):
+            result = subprocess.run([BIN / program], capture_output=True, text=True, timeout=10)
+            self.assertEqual(result.returncode, 2, result)
+            self.assertIn(word, result.stderr)
+
     def test_unknown_flag(self):
         result = self.agent("--config", "weir.yaml", "--frobnicate")
         self.assertEqual(result.returncode, 2, result)
