@@ -14,9 +14,15 @@
 
 #define WEIR_INLINE static inline __attribute__((always_inline, unused))
 
-/* One load or store of the whole value, never torn, repeated or left out by the compiler. */
+/* One load or store of the whole value, never torn, repeated or left out by the compiler. The
+ * native spelling is one that ThreadSanitizer knows; clang 14 lacks it for BPF. */
+#if defined(__bpf__)
 #define WEIR_READ_ONCE(x) (*(const volatile __typeof__(x)*)&(x))
 #define WEIR_WRITE_ONCE(x, value) (*(volatile __typeof__(x)*)&(x) = (value))
+#else
+#define WEIR_READ_ONCE(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WEIR_WRITE_ONCE(x, value) __atomic_store_n(&(x), value, __ATOMIC_RELAXED)
+#endif
 
 /* Atomic on every CPU the programs run on; need -mcpu=v3. */
 #define WEIR_EXCHANGE(pointer, value) __sync_lock_test_and_set(pointer, value)
