@@ -39,6 +39,10 @@ struct BatchRunner::Sequence {
 
 namespace {
 
+// Of prompts, in a step that also generates: every generating sequence waits for the whole step.
+// Processors are busy with far fewer tokens at once, so prompts lose little by it.
+constexpr std::size_t kPromptTokensBesideOthers = 128;
+
 llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
 
 // A damaged file can have weights that are not numbers; sorting such logits is undefined.
@@ -158,9 +162,13 @@ void BatchRunner::fill_batch() {
   std::sort(prefilling.begin(), prefilling.end(), [&](std::size_t a, std::size_t b) {
     return slots_[a]->admission < slots_[b]->admission;
   });
+  const auto generating = static_cast<std::size_t>(batch_.size());
+  const std::size_t most_tokens =
+      generating == 0 ? step_tokens_
+                      : std::min(step_tokens_, generating + kPromptTokensBesideOthers);
   for (const std::size_t slot : prefilling) {
     Sequence& sequence = *slots_[slot];
-    while (static_cast<std::size_t>(batch_.size()) < step_tokens_ &&
+    while (static_cast<std::size_t>(batch_.size()) < most_tokens &&
            sequence.decoded + sequence.in_batch < sequence.prompt.size()) {
       const std::size_t position = sequence.decoded + sequence.in_batch;
       const bool last = position + 1 == sequence.prompt.size();

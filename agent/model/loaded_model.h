@@ -38,8 +38,8 @@ inline constexpr std::uint32_t kMostContextTokens = 1048576;
 /// thread decodes 3200 tokens/s, 2 threads 30..1100.
 inline constexpr std::uint64_t kBytesPerThread = std::uint64_t{16} << 20;
 
-/// The most tokens of one decode: what each running sequence needs, and prompt chunks in the rest.
-/// Bounds how long a long prompt may hold up the running sequences.
+/// The most tokens of one decode: what each generating sequence needs, and chunks of prompts in the
+/// rest; of these fewer when something generates (batch_runner.cc).
 inline constexpr std::uint32_t kStepTokens = 512;
 
 /// The default for ModelOptions::threads, on a machine with `cpus` usable CPUs; at least 1.

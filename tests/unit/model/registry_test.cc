@@ -200,6 +200,30 @@ TEST(Registry, RunningSequencesGoOnBetweenTwoLongPrompts) {
   }
 }
 
+TEST(Registry, RunningSequencesGoOnWhileALongPromptIsRead) {
+  const SteadyClock clock;
+  std::atomic<int> pieces{0};
+  Gate gate;
+  const auto registry = make_registry(shipped(2), clock);
+  const Call running = greedy_call("Once upon a time", 60, [&] {
+    ++pieces;
+    gate.pass();
+  });
+  ASSERT_FALSE(registry->submit("tiny", running.request));
+  ASSERT_TRUE(gate.wait_reached());
+  std::string prompt;
+  for (int i = 0; i < 80; ++i) prompt += "Once upon a time. ";
+  std::atomic<int> answered_at{0};
+  const Call reader = greedy_call(prompt, 1, [&] { answered_at = pieces.load(); });
+  ASSERT_FALSE(registry->submit("tiny", reader.request));
+  gate.open();
+  ASSERT_TRUE(registry->wait_idle(seconds(60)));
+  ASSERT_TRUE(reader.heard->completion());
+  EXPECT_EQ(reader.heard->completion()->usage.prompt_tokens, 481U);
+  // Four steps of at most 128 tokens, and a piece of the other sequence in each.
+  EXPECT_EQ(answered_at, 1 + 4);
+}
+
 TEST(Registry, PriorityThenDeadlineThenArrivalWhenSaturated) {
   const SteadyClock clock;
   Gate gate;
