@@ -212,7 +212,7 @@ SOURCES := $(shell $(GIT) ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/
 
 .PHONY: asan tsan fmt lint install uninstall clean help
 asan: ## unit tests under AddressSanitizer and UBSan
-	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined'
+	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-maybe-uninitialized'
 
 tsan: ## unit tests under ThreadSanitizer
 	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/tsan SANITIZE='-fsanitize=thread -Wno-tsan'

@@ -2,12 +2,11 @@
 #include "agent/serve/generation_json.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
-#include <cstdio>
 #include <limits>
 
+#include "agent/base/json_text.h"
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
 
@@ -105,12 +104,8 @@ std::string_view finish_reason(model::FinishReason reason) {
   return reason == model::FinishReason::kStop ? "stop" : "length";
 }
 
-/// `"name":12.345`. Written here because Boost.JSON prints doubles as 1.2345E1.
-std::string timing(std::string_view name, std::chrono::nanoseconds duration) {
-  std::array<char, 40> text{};
-  std::snprintf(text.data(), text.size(), "\":%.3f",
-                std::chrono::duration<double, std::milli>(duration).count());
-  return "\"" + std::string(name) + text.data();
+double to_ms(std::chrono::nanoseconds duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
 }
 
 json::object completion_head(const GenerationNames& names) {
@@ -207,11 +202,10 @@ std::string infer_result(const GenerationNames& names, std::string_view text,
   object["result"] = text;
   object["finish_reason"] = finish_reason(completion.reason);
   object["usage"] = usage_json(completion.usage);
-  std::string body = json::serialize(object);
-  body.pop_back();  // the closing brace
-  return body + ",\"timings\":{" + timing("queued_ms", completion.queued) + "," +
-         timing("first_token_ms", completion.first_token) + "," +
-         timing("total_ms", completion.total) + "}}";
+  object["timings"] = {{"queued_ms", to_ms(completion.queued)},
+                       {"first_token_ms", to_ms(completion.first_token)},
+                       {"total_ms", to_ms(completion.total)}};
+  return to_json_text(object);
 }
 
 std::string completion_result(const GenerationNames& names, std::string_view text,

@@ -48,7 +48,7 @@ TEST_F(Routes, InferAnswersWithResultUsageAndTimings) {
             "{\"id\":\"" + request->id +
                 R"(","model":"tiny","result":" upon a \"time\"","finish_reason":"stop",)"
                 R"("usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5},)"
-                R"("timings":{"queued_ms":1.000,"first_token_ms":20.500,"total_ms":50.000}})");
+                R"("timings":{"queued_ms":1,"first_token_ms":20.5,"total_ms":50}})");
 }
 
 TEST_F(Routes, InferNeedsNoModelWhenThereIsOne) {
