@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "agent/agent.h"
@@ -61,6 +62,9 @@ int run(const weir::v1::Config& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // On a failed assertion ggml would run a debugger on this process; an abort leaves a core, too,
+  // and at once.
+  setenv("GGML_NO_BACKTRACE", "1", /*overwrite=*/0);
   CLI::App app{
       "weir-agent: measures and steers inference connections in the kernel, serves GGUF models.\n"
       "Runs in the foreground until SIGTERM or Ctrl-C, then finishes running requests and "
