@@ -210,17 +210,20 @@ bench-steer: ## steering against direct and one nginx proxy (root)
 
 SOURCES := $(shell $(GIT) ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)
 
-.PHONY: asan tsan fmt lint install uninstall clean help
+.PHONY: asan tsan need-clang-format fmt lint install uninstall clean help
 asan: ## unit tests under AddressSanitizer and UBSan
 	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/asan SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-maybe-uninitialized'
 
 tsan: ## unit tests under ThreadSanitizer
 	$(Q)$(MAKE) test-unit BUILD=$(BUILD)/tsan SANITIZE='-fsanitize=thread -Wno-tsan'
 
-fmt: ## format the sources
+need-clang-format:
+	$(Q)command -v clang-format >/dev/null || { echo 'clang-format is missing: apt-get install clang-format' >&2; exit 1; }
+
+fmt: need-clang-format ## format the sources
 	$(Q)clang-format -i $(SOURCES)
 
-lint: ## fail when a source is not formatted; clang-tidy when it is installed
+lint: need-clang-format ## fail when a source is not formatted; clang-tidy when it is installed
 	$(Q)clang-format --dry-run --Werror $(SOURCES)
 	$(Q)! command -v clang-tidy >/dev/null || clang-tidy --quiet $(filter %.cc,$(SOURCES)) -- $(CPPFLAGS) -std=c++20
 
