@@ -8,25 +8,34 @@
     traffic.py hold   ADDRESS:PORT N        N connections with a request each, whose answers it
                                             begins to read, until killed
 
-Prints one JSON object: {"ok", "failed", "errors": {text: n}, "by_backend": {name: n}}. `ok` counts
-connections (keep: requests) that were answered in full, by_backend says who answered: its x-backend
-header, or "local" without one. hold prints "holding" instead, once every request is sent. load
+Prints one JSON object: {"ok", "failed", "errors": {text: n}, "by_backend": {name: n},
+"first_byte_p50_us": {name: us}}. `ok` counts connections (keep: requests) that were answered in full,
+by_backend says who answered: its x-backend header, or "local" without one; first_byte_p50_us is the
+median, by this program's clock, from the end of sending to the first line read. hold prints "holding" instead, once every request is sent. load
 writes "." for the first answer of each thread.
 """
 import collections
 import json
 import signal
 import socket
+import statistics
 import sys
 import threading
+import time
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: weir\r\n\r\n"
 
 
 def exchange(sock, reader):
-    """One request; the name of the backend. OSError or ValueError when the answer is not whole."""
+    """One request; the name of the backend and the time to first byte in us.
+
+    OSError or ValueError when the answer is not whole.
+    """
     sock.sendall(REQUEST)
-    if not reader.readline().startswith(b"HTTP/1.1 "):
+    sent = time.perf_counter_ns()
+    status = reader.readline()
+    first_byte_us = (time.perf_counter_ns() - sent) / 1000
+    if not status.startswith(b"HTTP/1.1 "):
         raise ValueError("no status line")
     name, length = "local", None
     while (line := reader.readline()) not in (b"\r\n", b"\n"):
@@ -39,7 +48,7 @@ def exchange(sock, reader):
             length = int(value)
     if length is None or len(reader.read(length)) != length:
         raise ValueError("body not whole")
-    return name
+    return name, first_byte_us
 
 
 def connect(address):
@@ -54,25 +63,31 @@ class Tally:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.by_backend = collections.Counter()
+        self.first_bytes_us = collections.defaultdict(list)
         self.errors = collections.Counter()
         self.failed = 0
 
     def one(self, address):
         try:
             with connect(address) as sock, sock.makefile("rb") as reader:
-                name = exchange(sock, reader)
+                name, first_byte_us = exchange(sock, reader)
         except (OSError, ValueError) as error:
             with self.lock:
                 self.failed += 1
                 self.errors[repr(error)] += 1
             return
+        self.add(name, first_byte_us)
+
+    def add(self, name, first_byte_us):
         with self.lock:
-            self.by_backend[name] += 1
+            self.first_bytes_us[name].append(first_byte_us)
 
     def report(self):
-        print(json.dumps({"ok": sum(self.by_backend.values()), "failed": self.failed,
-                          "errors": self.errors, "by_backend": self.by_backend}), flush=True)
+        by_backend = {name: len(samples) for name, samples in self.first_bytes_us.items()}
+        medians = {n: statistics.median(samples) for n, samples in self.first_bytes_us.items()}
+        print(json.dumps({"ok": sum(by_backend.values()), "failed": self.failed,
+                          "errors": self.errors, "by_backend": by_backend,
+                          "first_byte_p50_us": medians}), flush=True)
 
 
 def load(address, threads):
@@ -107,7 +122,7 @@ def main():
         tally = Tally()
         with connect(address) as sock, sock.makefile("rb") as reader:
             for _ in range(number):
-                tally.by_backend[exchange(sock, reader)] += 1
+                tally.add(*exchange(sock, reader))
         tally.report()
     elif mode == "hold":
         held = [connect(address) for _ in range(number)]
