@@ -10,7 +10,7 @@ CLIENTS = 12
 
 
 class QueueFull(unittest.TestCase):
-    def test_one_running_one_waiting_the_others_429(self):
+    def test_what_does_not_fit_is_answered_429(self):
         agent = self.enterContext(Agent(models=[model(max_sequences=1, max_queue=1)]))
         wait_ready(agent)
         replies, start = [], threading.Barrier(CLIENTS)
@@ -31,7 +31,8 @@ class QueueFull(unittest.TestCase):
         served = [r for r in replies if r.status == 200]
         refused = [r for r in replies if r.status == 429]
         self.assertEqual(len(served) + len(refused), CLIENTS, replies)
-        self.assertGreaterEqual(len(served), 2)
+        # Two when the engine takes the first from the queue in time for a second; one is certain.
+        self.assertGreaterEqual(len(served), 1)
         self.assertGreaterEqual(len(refused), 1)
         for reply in refused:
             self.assertEqual(reply.json()["error"]["code"], "queue_full")
