@@ -85,7 +85,7 @@ CPPFLAGS += -I. -Iinclude -Ibpf -isystem $(GEN) $(LLAMA_CFLAGS) -DSPDLOG_COMPILE
             -DBOOST_ASIO_NO_DEPRECATED
 CXXFLAGS += -std=c++20 $(OPT) -g1 -fno-omit-frame-pointer -pthread $(WARN) $(SANITIZE)
 LDFLAGS  += -pthread $(SANITIZE)
-LIBS     = $(LLAMA_LIBS) -lbpf -lelf -lz -lyaml-cpp -lprotobuf -lspdlog -lfmt -lboost_json -lboost_url -lssl -lcrypto
+LIBS     = $(LLAMA_LIBS) -lbpf -lelf -lz -lyaml-cpp -lprotobuf -lspdlog -lfmt -lboost_json
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Werror -Wpadded -Wno-unused-parameter \
               -Ibpf -Iinclude -D__TARGET_ARCH_$(shell uname -m | sed 's/x86_64/x86/;s/aarch64/arm64/')
 

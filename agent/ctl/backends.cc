@@ -11,6 +11,7 @@
 
 #include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
+#include "agent/kernel/names.h"
 #include "agent/telemetry/stat_names.h"
 
 namespace weir::ctl {
@@ -20,20 +21,6 @@ namespace json = boost::json;
 using kernel::BackendReading;
 using kernel::Histogram;
 using std::chrono::nanoseconds;
-
-std::string_view to_string(weir_be_state state) {
-  switch (state) {
-    case WEIR_BE_FREE:
-      return "free";
-    case WEIR_BE_ACTIVE:
-      return "active";
-    case WEIR_BE_OPEN:
-      return "open";
-    case WEIR_BE_DRAINING:
-      return "draining";
-  }
-  return "unknown";
-}
 
 /// The weight that counts: only active backends are picked.
 double effective_weight(const BackendReading& backend) {
@@ -90,7 +77,7 @@ json::object backend_json(const BackendReading& backend, double sum) {
   return {{"index", backend.index},
           {"address", backend.address.to_string()},
           {"local", backend.is_local},
-          {"state", to_string(backend.state)},
+          {"state", kernel::to_string(backend.state)},
           {"weight", backend.weight},
           {"share", share(backend, sum)},
           {"in_flight", backend.in_flight},
@@ -106,7 +93,7 @@ json::object backend_json(const BackendReading& backend, double sum) {
 
 Row backend_row(const BackendReading& backend, double sum) {
   return {backend.address.to_string() + (backend.is_local ? " (local)" : ""),
-          std::string(to_string(backend.state)),
+          std::string(kernel::to_string(backend.state)),
           fmt::format("{:.3g}", backend.weight),
           fmt::format("{:.1f}%", 100 * share(backend, sum)),
           std::to_string(backend.in_flight),

@@ -9,6 +9,7 @@
 
 #include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
+#include "agent/kernel/names.h"
 #include "agent/kernel/pin_dir.h"
 
 namespace weir::ctl {
@@ -19,18 +20,6 @@ namespace json = boost::json;
 using kernel::Capability;
 
 constexpr std::string_view kUnknown = "-";
-
-std::string_view to_string(weir_request_clock clock) {
-  switch (clock) {
-    case WEIR_CLOCK_NONE:
-      return "none";
-    case WEIR_CLOCK_TRACEPOINT:
-      return "tracepoint";
-    case WEIR_CLOCK_SKB:
-      return "skb";
-  }
-  return "unknown";
-}
 
 std::string_view to_string(Capability::Use use) {
   switch (use) {
@@ -101,7 +90,7 @@ std::string to_text(const StatusReport& report) {
        {"abi", std::to_string(report.abi_version)},
        {"cgroup", report.cgroup.value_or(std::string(kUnknown))},
        {"request clock",
-        std::string(report.request_clock ? to_string(*report.request_clock) : kUnknown)}},
+        std::string(report.request_clock ? kernel::to_string(*report.request_clock) : kUnknown)}},
       2);
 
   std::vector<Row> capabilities = {{"CAPABILITY", "USE", "REQUIRED", "DETAIL"}};
@@ -136,7 +125,7 @@ std::string to_json(const StatusReport& report) {
                      {"attach_type", link.attach_type}});
   }
   const auto uptime = report.uptime ? std::optional(report.uptime->count()) : std::nullopt;
-  const auto clock = report.request_clock ? std::optional(to_string(*report.request_clock))
+  const auto clock = report.request_clock ? std::optional(kernel::to_string(*report.request_clock))
                                           : std::optional<std::string_view>();
   const json::object object = {{"agent",
                                 {{"state", to_string(report.state)},

@@ -220,6 +220,7 @@ class HttpServer::Impl final : public ServerState {
             admit(listener, std::move(socket));
             return accept_next(listener);
           }
+          listener.io->counters.accept_failed();
           if (!std::exchange(listener.accept_failed, true)) {
             spdlog::warn("cannot accept connections, trying on address={} reason=\"{}\"",
                          endpoint_.to_string(), error.message());

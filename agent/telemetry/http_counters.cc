@@ -42,6 +42,7 @@ void HttpCounters::add_to(HttpReading& reading) const {
   sum(reading.connections, connections_);
   sum(reading.connections_accepted, connections_accepted_);
   sum(reading.connections_refused, connections_refused_);
+  sum(reading.accept_failures, accept_failures_);
   sum(reading.slow_readers_cut, slow_readers_cut_);
 }
 

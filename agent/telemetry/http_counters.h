@@ -43,6 +43,7 @@ struct HttpReading {
   std::uint64_t connections = 0;
   std::uint64_t connections_accepted = 0;
   std::uint64_t connections_refused = 0;
+  std::uint64_t accept_failures = 0;
   std::uint64_t slow_readers_cut = 0;
 };
 
@@ -57,6 +58,7 @@ class HttpCounters {
   void connection_closed() { add(connections_, -1); }
   /// Accepted by the kernel, turned away because max_connections are open.
   void connection_refused() { add(connections_refused_); }
+  void accept_failed() { add(accept_failures_); }
   void request_started() { add(in_flight_); }
   void request_finished(std::size_t route, unsigned status, Duration duration);
   void refused(model::RefusalReason reason) { add(refusals_[static_cast<std::size_t>(reason)]); }
@@ -85,6 +87,7 @@ class HttpCounters {
   Counter connections_{0};
   Counter connections_accepted_{0};
   Counter connections_refused_{0};
+  Counter accept_failures_{0};
   Counter slow_readers_cut_{0};
 };
 

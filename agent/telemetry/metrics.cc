@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "agent/kernel/names.h"
 #include "agent/telemetry/stat_names.h"
 
 namespace weir::telemetry {
@@ -20,6 +21,7 @@ enum Metric : std::size_t {
   kHttpConnections,
   kHttpConnectionsAccepted,
   kHttpConnectionsRefused,
+  kHttpAcceptFailures,
   kHttpRefusals,
   kHttpSlowReaders,
   kModelState,
@@ -66,6 +68,8 @@ constexpr std::array<MetricDescription, kMetricCount> kCatalogue = {{
      "Client connections accepted."},
     {"weir_http_connections_refused_total", kCounter, "connections",
      "Client connections turned away because max_connections were open."},
+    {"weir_http_accept_failures_total", kCounter, "attempts",
+     "Times that accept() failed, mostly for want of file descriptors; the client waits on."},
     {"weir_http_refusals_total", kCounter, "requests",
      "Requests refused under load, by reason; answered with 429 or 503."},
     {"weir_http_slow_readers_total", kCounter, "connections",
@@ -145,6 +149,8 @@ void render_http(PrometheusText& out, const HttpReading& http) {
   out.sample({}, http.connections_accepted);
   out.family(kCatalogue[kHttpConnectionsRefused]);
   out.sample({}, http.connections_refused);
+  out.family(kCatalogue[kHttpAcceptFailures]);
+  out.sample({}, http.accept_failures);
   out.family(kCatalogue[kHttpRefusals]);
   for (std::size_t i = 0; i < kRefusalReasons; ++i) {
     out.sample({{"reason", to_string(static_cast<model::RefusalReason>(i))}}, http.refusals[i]);
@@ -211,31 +217,6 @@ void render_kernel_histogram(PrometheusText& out, Labels labels,
   out.histogram(labels, buckets, overflow, seconds(histogram.sum()));
 }
 
-std::string_view state_name(weir_be_state state) {
-  switch (state) {
-    case WEIR_BE_FREE:
-      return "free";
-    case WEIR_BE_ACTIVE:
-      return "active";
-    case WEIR_BE_OPEN:
-      return "open";
-    case WEIR_BE_DRAINING:
-      return "draining";
-  }
-  return "unknown";
-}
-
-std::string_view clock_name(std::uint32_t clock) {
-  switch (clock) {
-    case WEIR_CLOCK_TRACEPOINT:
-      return "tracepoint";
-    case WEIR_CLOCK_SKB:
-      return "skb";
-    default:
-      return "none";
-  }
-}
-
 void render_backends(PrometheusText& out, const std::vector<kernel::BackendReading>& backends) {
   using kernel::BackendReading;
   const auto each = [&](Metric metric, auto emit) {
@@ -256,8 +237,9 @@ void render_backends(PrometheusText& out, const std::vector<kernel::BackendReadi
   };
   each(kBackendState, [&](const BackendReading& backend, const std::string& address) {
     for (const weir_be_state state : {WEIR_BE_ACTIVE, WEIR_BE_OPEN, WEIR_BE_DRAINING}) {
-      out.sample({{"service", backend.service}, {"backend", address}, {"state", state_name(state)}},
-                 std::uint64_t{backend.state == state ? 1U : 0U});
+      out.sample(
+          {{"service", backend.service}, {"backend", address}, {"state", kernel::to_string(state)}},
+          std::uint64_t{backend.state == state ? 1U : 0U});
     }
   });
   each(kBackendWeight, [&](const BackendReading& backend, const std::string& address) {
@@ -289,7 +271,8 @@ void render_kernel(PrometheusText& out, const kernel::Snapshot& snapshot) {
   render_backends(out, snapshot.backends);
   out.family(kCatalogue[kKernelInfo]);
   out.sample({{"abi", std::to_string(snapshot.meta.abi_version)},
-              {"request_clock", clock_name(snapshot.meta.request_clock)}},
+              {"request_clock",
+               kernel::to_string(static_cast<weir_request_clock>(snapshot.meta.request_clock))}},
              std::uint64_t{1});
   out.family(kCatalogue[kKernelEvents]);
   for (const StatName& stat : kStatNames) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Connections: reuse, limits, timeouts, drain, shutdown.
+#include <sys/resource.h>
+
 #include "tests/unit/serve/serve_fixture.h"
 
 namespace weir::serve {
@@ -93,6 +95,22 @@ TEST_F(Lifecycle, ConnectionBeyondTheLimitIsToldSo) {
   second.hang_up();
   first.hang_up();
   EXPECT_TRUE(eventually([&] { return client().get("/healthz").status == 200; }));
+}
+
+TEST_F(Lifecycle, AcceptsAgainWhenFileDescriptorsAreBack) {
+  const int next_fd = dup(STDIN_FILENO);
+  ASSERT_GE(next_fd, 0);
+  close(next_fd);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit one_more = before;
+  one_more.rlim_cur = static_cast<rlim_t>(next_fd) + 1;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &one_more), 0);
+  HttpClient http = client();  // takes the last one; none is left for the server's end
+  const bool counted = eventually([&] { return server->http_reading().accept_failures > 0; });
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(counted);
+  EXPECT_EQ(http.get("/healthz").status, 200);
 }
 
 TEST_F(Lifecycle, SlowHeaderTimesOut) {
