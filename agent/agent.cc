@@ -182,6 +182,26 @@ Status Agent::publish_without_local() {
   return data_plane_->publish(decisions);
 }
 
+/// Waits until every connect that was steered to the local backend has reached its listener or
+/// failed: a listener resets what arrives after it closed. A second is enough for a SYN that was
+/// lost once.
+void Agent::await_steered_connects() {
+  const TimePoint deadline = clock_.now() + seconds(1);
+  bool under_way = true;
+  while (under_way && clock_.now() < deadline) {
+    // First, so that a pick that read the table before the flip has counted its connect.
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    auto snapshot = data_plane_->read();
+    if (!snapshot) return;
+    under_way =
+        std::any_of(snapshot->backends.begin(), snapshot->backends.end(),
+                    [](const kernel::BackendReading& backend) {
+                      return backend.is_local &&
+                             backend.connects > backend.established + backend.connect_failures;
+                    });
+  }
+}
+
 Status Agent::shutdown() {
   spdlog::info("agent draining timeout_s={}", drain_timeout_.count());
   if (data_plane_) {
@@ -191,6 +211,7 @@ Status Agent::shutdown() {
     if (auto published = publish_without_local(); !published) {
       spdlog::error("drain error=\"{}\"", published.error().message);
     }
+    await_steered_connects();
   }
   // Only the listener closes: the models take the requests of connections that are still open.
   http_->begin_drain();

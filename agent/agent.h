@@ -51,6 +51,7 @@ class Agent {
   Status serve(const weir::v1::Config& config);
   Status steer(const weir::v1::Config& config);
   [[nodiscard]] Status publish_without_local();
+  void await_steered_connects();
 
   // In the order in which they depend on each other; destroyed from the last to the first.
   SteadyClock clock_;
