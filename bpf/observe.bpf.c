@@ -17,15 +17,100 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "lib/endpoint.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/request.bpf.h"
 #include "lib/socket.bpf.h"
+
+#define AF_INET 2 /* include/linux/socket.h */
 
 /* ---- connections ---- */
 
 static __always_inline void watch_states(struct bpf_sock_ops* ops) {
   /* Into the flags of other programs on this socket, not over them. */
   bpf_sock_ops_cb_flags_set(ops, (int)(ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG));
+}
+
+static __always_inline void remote_endpoint(const struct bpf_sock_ops* ops,
+                                            struct weir_endpoint* remote) {
+  __u16 port = (__u16)bpf_ntohl(ops->remote_port);
+  /* Read before the branch: the context may only be read at constant offsets, and compilers join
+   * the loads of two branches into one through a pointer. */
+  __u32 v4 = *(const volatile __u32*)&ops->remote_ip4;
+  __u32 v6 = *(const volatile __u32*)&ops->remote_ip6[3];
+
+  if (ops->family == AF_INET)
+    weir_set_endpoint(remote, 0, 0, WEIR_MAPPED_PREFIX, v4, port, IPPROTO_TCP);
+  else
+    weir_set_endpoint(remote, ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2], v6, port,
+                      IPPROTO_TCP);
+}
+
+/* What connect() decided for this socket, or a connection made to a backend directly. Returns false
+ * for one that is none of ours. */
+static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
+                                      struct weir_note* decided) {
+  __u32 slot = (__u32)cookie & (WEIR_NOTES - 1);
+  struct weir_note* note = bpf_map_lookup_elem(&weir_note, &slot);
+  struct weir_endpoint remote;
+  struct weir_target* target;
+  struct weir_be* be;
+
+  if (note && note->cookie == cookie) {
+    *decided = *note;
+    note->cookie = 0;
+    return true;
+  }
+  remote_endpoint(ops, &remote);
+  target = bpf_map_lookup_elem(&weir_svc, &remote);
+  if (!target || target->kind != WEIR_TARGET_BACKEND) return false;
+  be = weir_be_at(target->index);
+  if (!be) return false;
+  decided->backend = target->index;
+  decided->pool = be->pool;
+  return true;
+}
+
+/* The SYN is about to leave: allocate the state of the socket and reserve its load. Connects that
+ * are under way are load, too. */
+static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock* socket) {
+  __u64 cookie = bpf_get_socket_cookie(ops);
+  struct weir_note note = {};
+  struct weir_be* be;
+  struct weir_sk* sk;
+  __u64 now_ns;
+
+  if (!read_note(ops, cookie, &note)) return;
+  be = weir_be_at(note.backend);
+  if (!be) return;
+  sk = bpf_sk_storage_get(&weir_sk, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!sk) {
+    weir_count(WEIR_STAT_NO_STORAGE, 1);
+    return;
+  }
+  /* As early as this, or a refused connect would not be seen. */
+  watch_states(ops);
+  now_ns = bpf_ktime_get_ns();
+  sk->service = note.service;
+  sk->backend = note.backend;
+  sk->pool = note.pool;
+  sk->flags = note.probe ? WEIR_SK_PROBE : 0;
+  sk->requests = 0;
+  sk->unread_ns = 0;
+  sk->counted_sent = 0;
+  sk->counted_received = 0;
+  sk->connect_ns = now_ns;
+  sk->opened_ns = now_ns;
+  weir_gauge_up(&be->in_flight);
+  weir_gauge_up(&be->fresh);
+  if (note.service.port) {
+    WEIR_ADD(&be->connects, 1);
+  } else {
+    sk->flags |= WEIR_SK_DIRECT;
+    WEIR_ADD(&be->direct, 1);
+  }
+  WEIR_WRITE_ONCE(sk->phase, WEIR_PHASE_FRESH);
+  WEIR_WRITE_ONCE(sk->owned, 1);
 }
 
 SEC("sockops")
@@ -37,52 +122,50 @@ int weir_sockops(struct bpf_sock_ops* ops) {
   if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
       op != BPF_SOCK_OPS_STATE_CB)
     return 1;
+  if (op == BPF_SOCK_OPS_STATE_CB && ops->args[1] != BPF_TCP_CLOSE) return 1;
   socket = ops->sk;
   if (!socket) return 1;
+  if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+    connecting(ops, socket);
+    return 1;
+  }
   sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
   if (!sk) return 1;
-
-  switch (op) {
-    case BPF_SOCK_OPS_TCP_CONNECT_CB:
-      /* As early as this, or a refused connect would not be seen. */
-      watch_states(ops);
-      break;
-    case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-      sk->next_tx_seq = ops->snd_nxt;
-      sk->next_rx_seq = ops->rcv_nxt;
-      weir_connect_succeeded(sk);
-      break;
-    case BPF_SOCK_OPS_STATE_CB:
-      if (ops->args[1] != BPF_TCP_CLOSE) break;
-      if (ops->args[0] == BPF_TCP_SYN_SENT) weir_connect_failed(sk);
-      weir_release(sk);
-      break;
+  if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+    sk->next_tx_seq = ops->snd_nxt;
+    sk->next_rx_seq = ops->rcv_nxt;
+    weir_connect_succeeded(sk);
+    return 1;
   }
+  if (ops->args[0] == BPF_TCP_SYN_SENT) weir_connect_failed(sk, 0, bpf_get_socket_cookie(ops));
+  weir_release(sk);
   return 1;
 }
 
 /* ---- requests ---- */
 
 static __always_inline void sent(struct weir_sk* sk) {
-  struct weir_be* be = weir_backend(sk->backend);
+  struct weir_be* be = weir_be_at(sk->backend);
   struct weir_request_event event;
 
   if (!be) return;
   event = weir_request_sent(sk, be, bpf_ktime_get_ns());
-  weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, event.underflows);
+  weir_count_request(sk, &event);
 }
 
 static __always_inline void received(struct weir_sk* sk) {
-  struct weir_be* be = weir_backend(sk->backend);
+  struct weir_be* be = weir_be_at(sk->backend);
   struct weir_request_event event;
 
   if (!be) return;
   event = weir_response_received(sk, be, bpf_ktime_get_ns());
-  weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, event.underflows);
+  weir_count_request(sk, &event);
   if (event.first_byte) weir_record(sk->backend, WEIR_HIST_TTFB, event.ttfb_ns);
 }
 
 /* ---- request clock: tracepoints ---- */
+
+
 
 /* include/linux/socket.h; neither call takes payload off the stream. */
 #define MSG_PEEK 0x2

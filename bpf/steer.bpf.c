@@ -7,6 +7,10 @@
  * weir_stat; only a service that asks for it (WEIR_POOL_REFUSE_WHEN_EMPTY) is refused, with
  * ECONNREFUSED. With the agent gone, the last published weights stay in force.
  *
+ * Why is nothing reserved here? State is allocated, and load counted, when the SYN leaves
+ * (observe.bpf.c), still within the same connect(): one that fails before that (no route, no free
+ * port) then holds nothing that would have to be given back.
+ *
  * Why TCP only? A UDP socket talks to many peers and never closes; it needs other hooks.
  */
 #include "vmlinux.h"
@@ -20,8 +24,6 @@
 #include "lib/pick.bpf.h"
 #include "lib/socket.bpf.h"
 
-#define ECONNREFUSED 111
-
 enum weir_verdict {
   WEIR_PASS,   /* the connect() goes where the application said */
   WEIR_STEER,  /* it goes to the backend chosen */
@@ -30,112 +32,166 @@ enum weir_verdict {
 
 /* ---- the pick ---- */
 
-/* The state is checked although such backends are not in the table: a table may be older than a
- * breaker trip, and its half may just be written anew. An IPv4 socket reaches no IPv6 backend. */
-static __always_inline bool takes_connections(const struct weir_be* be, __u32 pool,
-                                              bool v4_socket) {
-  return WEIR_READ_ONCE(be->state) == WEIR_BE_ACTIVE && be->pool == pool &&
-         (!v4_socket || weir_endpoint_is_v4(&be->address));
+/* Where to look for a backend, one step after the other, until there is one. */
+enum weir_step {
+  WEIR_STEP_POOL,   /* the service's own backends; not when most of their breakers are open */
+  WEIR_STEP_BACKUP, /* the backup pool, if there is one */
+  WEIR_STEP_ANY,    /* own backends again: also the one that just failed on this socket, and in
+                       panic also those whose breakers are open */
+  WEIR_STEPS,
+};
+
+struct weir_pick_result {
+  struct weir_choice choice;
+  __u32 panic;
+  __u32 backup;
+};
+
+static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, bool v4_socket,
+                                 __u32 avoid, struct weir_pick_result* result) {
+  bool mostly_open = weir_mostly_open(pool);
+
+  for (int step = WEIR_STEP_POOL; step < WEIR_STEPS; step++) {
+    struct weir_wish wish = {.pool = pool_index,
+                             .flags = v4_socket ? WEIR_PICK_V4 : 0,
+                             .avoid = WEIR_NO_BACKEND};
+    struct weir_pool* from = pool;
+
+    if (step == WEIR_STEP_POOL) {
+      if (mostly_open) continue;
+      wish.avoid = avoid;
+    } else if (step == WEIR_STEP_BACKUP) {
+      wish.pool = pool->backup;
+      if (wish.pool == WEIR_NO_POOL) continue;
+      from = weir_pool_at(wish.pool);
+      if (!from) continue;
+    } else if (mostly_open && !(pool->flags & WEIR_POOL_REFUSE_WHEN_EMPTY)) {
+      wish.flags |= WEIR_PICK_PANIC;
+    }
+    if (!weir_pick_backend(from, &wish, &result->choice)) continue;
+    result->panic = !!(wish.flags & WEIR_PICK_PANIC);
+    result->backup = step == WEIR_STEP_BACKUP;
+    return;
+  }
 }
 
-/* The backend that a slot yields, WEIR_NO_BACKEND when it takes no connections. Not static: the
- * verifier then checks it once, not once per step of the loop below. */
-__noinline __u32 weir_try_slot(__u32 slot_index, __u32 coin, __u32 pool, __u32 v4_socket) {
-  struct weir_pick_slot* slot = bpf_map_lookup_elem(&weir_pick, &slot_index);
-  struct weir_be* be;
-  __u32 backend;
+/* For a backend whose breaker is not closed: whether this connect is one of those that try it. */
+static __always_inline __u32 take_token(struct weir_be* be, __u32 backend,
+                                        const struct weir_knobs* knobs, int* refused) {
+  struct weir_breaker_change change = {};
 
-  if (!slot) {
-    weir_count(WEIR_STAT_BAD_INDEX, 1);
-    return WEIR_NO_BACKEND;
-  }
-  backend = weir_alias_choose(slot, coin);
-  be = weir_backend(backend);
-  return be && takes_connections(be, pool, v4_socket) ? backend : WEIR_NO_BACKEND;
+  *refused = !weir_breaker_take_token(&be->breaker, weir_now_ms(), knobs, &change);
+  weir_breaker_changed(be, backend, knobs, &change);
+  return !*refused;
 }
 
-/* Two weighted draws; then, rarely, the next slot in line that will do. */
-static __always_inline __u32 pick(const struct weir_pool* pool, __u32 pool_index, bool v4_socket) {
-  __u64 table = WEIR_READ_ONCE(pool->table);
-  __u32 first = weir_table_first(table);
-  __u32 slots = weir_table_slots(table);
-  __u32 backend, at = 0;
+static __always_inline __u32 breaker_of(__u32 backend) {
+  struct weir_be* be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
 
-  if (slots == 0) return WEIR_NO_BACKEND;
-  for (int draw = 0; draw < 2; draw++) {
-    at = weir_alias_slot(bpf_get_prandom_u32(), slots);
-    backend = weir_try_slot(first + at, bpf_get_prandom_u32(), pool_index, v4_socket);
-    if (backend != WEIR_NO_BACKEND) return backend;
-  }
-  for (__u32 step = 0; step < WEIR_POOL_SLOTS; step++) {
-    if (step >= slots) break;
-    at = at + 1 < slots ? at + 1 : 0;
-    backend = weir_try_slot(first + at, 0, pool_index, v4_socket);
-    if (backend != WEIR_NO_BACKEND) return backend;
-  }
-  return WEIR_NO_BACKEND;
+  return be ? weir_breaker_state(WEIR_READ_ONCE(be->breaker)) : WEIR_BREAKER_CLOSED;
+}
+
+/* Not inline: seldom run, and out of the way of the others. */
+static __noinline void explain(const struct weir_pick_result* result, __u32 pool_index,
+                               __u32 probe, __u64 cookie) {
+  const struct weir_choice* choice = &result->choice;
+  struct weir_knobs* knobs = weir_knobs_now();
+  struct weir_pool* pool = weir_pool_at(pool_index);
+  struct weir_event_pick* event;
+
+  if (!knobs || !pool) return;
+  if (!weir_watched(knobs->explain_until_ns)) return;
+  if (knobs->explain_pool != WEIR_NO_POOL && knobs->explain_pool != pool_index) return;
+  if (knobs->explain_one_in > 1 && weir_alias_slot(weir_random(), knobs->explain_one_in)) return;
+  event = WEIR_EVENT_RESERVE(struct weir_event_pick, WEIR_EVENT_PICK, pool_index, choice->backend,
+                             cookie);
+  if (!event) return;
+  event->first = choice->first;
+  event->second = choice->second;
+  event->first_breaker = breaker_of(choice->first.backend);
+  event->second_breaker = breaker_of(choice->second.backend);
+  event->policy = pool->policy;
+  event->rule = choice->rule;
+  event->rif_limit = pool->rif_limit;
+  event->panic = result->panic;
+  event->backup = result->backup;
+  event->probe = probe;
+  weir_event_submit(event);
 }
 
 /* ---- one connect() ---- */
 
-/* What an earlier connect() on this socket still holds. Usually nothing: a failed connect was
- * released with its SYN_SENT -> CLOSE. One that failed before the SYN (no route, no free port) shows
- * only here. */
-static __always_inline void forget_previous(struct weir_sk* sk) {
-  weir_connect_failed(sk);
+static __always_inline struct weir_note* note_of(__u64 cookie) {
+  __u32 slot = (__u32)cookie & (WEIR_NOTES - 1);
+
+  return bpf_map_lookup_elem(&weir_note, &slot);
+}
+
+static __always_inline enum weir_verdict nobody(struct weir_pool* pool) {
+  WEIR_ADD(&pool->misses, 1);
+  if (pool->flags & WEIR_POOL_REFUSE_WHEN_EMPTY) {
+    weir_count(WEIR_STAT_REFUSED_POOL_EMPTY, 1);
+    return WEIR_REFUSE;
+  }
+  weir_count(WEIR_STAT_PASS_POOL_EMPTY, 1);
+  return WEIR_PASS;
+}
+
+/* What an earlier connect() on this socket still holds: usually nothing, it ended with its socket
+ * state. Returns the backend that the earlier one failed at. */
+static __always_inline __u32 forget_previous(struct weir_sk* sk) {
   if (weir_release(sk)) weir_count(WEIR_STAT_RECONNECT_RELEASED, 1);
+  sk->service.port = 0; /* getpeername is to show the truth unless we steer again */
+  return sk->flags & WEIR_SK_FAILED ? sk->backend : WEIR_NO_BACKEND;
 }
 
 static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
                                                const struct weir_endpoint* service, bool v4_socket,
                                                struct weir_endpoint* target) {
+  struct weir_pick_result result = {.choice.backend = WEIR_NO_BACKEND};
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx->sk, 0, 0);
+  __u32 avoid = sk ? forget_previous(sk) : WEIR_NO_BACKEND;
+  __u64 cookie = bpf_get_socket_cookie(ctx);
+  struct weir_note* note = note_of(cookie);
+  struct weir_knobs* knobs = weir_knobs_now();
+  struct weir_target* found;
   struct weir_pool* pool;
+  __u32 probe = 0, backend;
   struct weir_be* be;
-  __u32* pool_index;
-  __u32 backend;
 
-  if (sk) {
-    forget_previous(sk);
-    sk->service.port = 0; /* getpeername is to show the truth unless we steer again */
-  }
-  pool_index = bpf_map_lookup_elem(&weir_svc, service);
-  if (!pool_index) {
+  if (!note || !knobs) return WEIR_PASS;
+  /* Of an earlier connect() on this socket that did not get as far as its SYN. */
+  if (note->cookie == cookie) note->cookie = 0;
+  found = bpf_map_lookup_elem(&weir_svc, service);
+  if (!found || found->kind != WEIR_TARGET_SERVICE) {
     weir_count(WEIR_STAT_PASS_NOT_SERVICE, 1);
     return WEIR_PASS;
   }
-  pool = bpf_map_lookup_elem(&weir_pool, pool_index);
-  if (!pool) {
-    weir_count(WEIR_STAT_BAD_INDEX, 1);
-    return WEIR_PASS;
-  }
-  backend = pick(pool, *pool_index, v4_socket);
-  be = backend == WEIR_NO_BACKEND ? 0 : weir_backend(backend);
-  if (!be) {
-    WEIR_ADD(&pool->misses, 1);
-    if (pool->flags & WEIR_POOL_REFUSE_WHEN_EMPTY) {
-      weir_count(WEIR_STAT_REFUSED_POOL_EMPTY, 1);
-      return WEIR_REFUSE;
-    }
-    weir_count(WEIR_STAT_PASS_POOL_EMPTY, 1);
-    return WEIR_PASS;
-  }
-  if (!sk) sk = bpf_sk_storage_get(&weir_sk, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-  if (!sk) {
-    weir_count(WEIR_STAT_PASS_NO_STORAGE, 1);
-    return WEIR_PASS;
-  }
+  pool = weir_pool_at(found->index);
+  if (!pool) return WEIR_PASS;
 
-  /* Reserve now, before the SYN: connects that are under way are load, too. */
-  weir_gauge_up(&be->in_flight);
-  WEIR_ADD(&be->connects, 1);
+  pick(pool, found->index, v4_socket, avoid, &result);
+  backend = result.choice.backend;
+  be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
+  if (be && WEIR_READ_ONCE(be->breaker) != 0) {
+    int refused;
+
+    probe = take_token(be, backend, knobs, &refused);
+    /* Somebody else took the last token since we looked. */
+    if (refused && !result.panic && WEIR_READ_ONCE(be->breaker) != 0) be = 0;
+  }
+  if (knobs->explain_until_ns) explain(&result, found->index, probe, cookie);
+  if (!be) return nobody(pool);
+
   WEIR_ADD(&pool->picks, 1);
+  if (result.panic) WEIR_ADD(&pool->panics, 1);
+  if (result.backup) WEIR_ADD(&pool->backups, 1);
   weir_count(WEIR_STAT_STEERED, 1);
-  sk->service = *service;
-  sk->backend = backend;
-  sk->connect_ns = bpf_ktime_get_ns();
-  WEIR_WRITE_ONCE(sk->phase, WEIR_PHASE_IDLE);
-  WEIR_WRITE_ONCE(sk->owned, 1);
+  note->service = *service;
+  note->pool = be->pool;
+  note->backend = backend;
+  note->probe = probe;
+  note->cookie = cookie;
   *target = be->address;
   return WEIR_STEER;
 }
@@ -226,11 +282,8 @@ SEC("cgroup/sock_release")
 int weir_sk_release(struct bpf_sock* ctx) {
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx, 0, 0);
 
-  if (!sk) return 1;
-  /* Closed without ever having sent a SYN (no route, no free port). A client that gives up in
-   * SYN_SENT is counted by the state callback. */
-  if (ctx->state == BPF_TCP_CLOSE) weir_connect_failed(sk);
-  weir_release(sk);
+  /* A client that gives up in SYN_SENT is counted as a failure by the state callback. */
+  if (sk) weir_release(sk);
   return 1;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,6 +23,15 @@
 
 namespace weir::kernel {
 
+/// How the breakers of all backends behave; see bpf/lib/breaker.bpf.h.
+struct BreakerOptions {
+  std::uint32_t open_after_failures = 3;  ///< >= 1
+  /// First open time; doubles at each failure in half-open, up to max_open. Up to a fifth is added
+  /// at random.
+  std::chrono::milliseconds open = std::chrono::seconds(5);
+  std::chrono::milliseconds max_open = std::chrono::seconds(60);
+};
+
 /// A service and its backends as configuration names them.
 struct BackendSpec {
   Endpoint address;
@@ -29,10 +39,22 @@ struct BackendSpec {
 };
 
 struct ServiceSpec {
-  std::string name;  ///< at most WEIR_NAME_LEN - 1 characters
+  std::string name;  ///< at most WEIR_NAME_LEN - 1 characters, without '.' and '#'
   Endpoint address;
+  weir_policy policy = WEIR_POLICY_PREQUAL;
   bool refuse_when_empty = false;
-  std::vector<BackendSpec> backends;  ///< at most WEIR_POOL_SLOTS
+  /// An opening breaker also ends idle connections to its backend.
+  bool end_idle_when_open = false;
+  std::vector<BackendSpec> backends;
+  /// Used while fewer than half of `backends` can be; a pool of its own, "<name>.backup".
+  std::vector<BackendSpec> backup_backends;
+};
+
+/// The breaker of one backend at one moment.
+struct BreakerReading {
+  weir_breaker_state state = WEIR_BREAKER_CLOSED;
+  std::uint32_t level = 0;  ///< relapses since it was last closed
+  TimePoint until{};        ///< end of the open time; unset when closed
 };
 
 /// One backend as read from the maps at one moment. Counters are cumulative since the record was
@@ -40,30 +62,66 @@ struct ServiceSpec {
 struct BackendReading {
   std::uint32_t index = 0;  ///< into weir_be; stable while the backend exists
   std::uint32_t pool = 0;   ///< into weir_pool
-  std::string service;
+  std::string service;      ///< name of the pool
   Endpoint address;
   bool is_local = false;
   weir_be_state state = WEIR_BE_FREE;
+  BreakerReading breaker;
   double weight = 0;  ///< as last published
+  std::optional<std::chrono::microseconds> latency;  ///< as last published
+  std::optional<std::chrono::microseconds> min_rtt;
+
   std::uint32_t in_flight = 0;
+  std::uint32_t fresh = 0;
   std::uint32_t waiting = 0;
   std::uint32_t streaming = 0;
   std::uint32_t consecutive_failures = 0;
+
   std::uint64_t connects = 0;
+  std::uint64_t direct = 0;
+  std::uint64_t adopted = 0;
   std::uint64_t established = 0;
   std::uint64_t connect_failures = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t timed_out = 0;
+  std::uint64_t resets = 0;
+  std::uint64_t mux = 0;
+  std::uint64_t closes = 0;
   std::uint64_t requests = 0;
+  std::uint64_t interim = 0;
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+  std::uint64_t retransmits = 0;
+  std::uint64_t rtos = 0;
+  std::uint64_t breaker_opens = 0;
+  std::uint64_t idle_ended = 0;
   TimePoint last_failure{};
-  Histogram connect_latency;
-  Histogram ttfb;
+
+  /// By weir_hist_kind; empty in a reading of gauges only.
+  std::array<Histogram, WEIR_HIST_KINDS> histograms{};
+  [[nodiscard]] const Histogram& connect_latency() const { return histograms[WEIR_HIST_CONNECT]; }
+  [[nodiscard]] const Histogram& ttfb() const { return histograms[WEIR_HIST_TTFB]; }
 };
 
 struct ServiceReading {
   std::uint32_t pool = 0;
   std::string name;
-  Endpoint address;
+  Endpoint address;  ///< port 0: a backup pool
+  weir_policy policy = WEIR_POLICY_PREQUAL;
+  bool refuse_when_empty = false;
+  bool end_idle_when_open = false;
+  std::optional<std::uint32_t> backup;  ///< index of its backup pool
+  double rif_limit = 0;                 ///< requests
+  std::uint32_t members = 0;            ///< active backends
+  std::uint32_t open = 0;               ///< of these, with a breaker that is not closed
   std::uint64_t picks = 0;
   std::uint64_t misses = 0;
+  std::uint64_t panics = 0;
+  std::uint64_t backups = 0;
+
+  [[nodiscard]] bool is_backup() const { return address.port == 0; }
+  /// Whether the kernel ignores the breakers of this pool now: as weir_mostly_open() has it.
+  [[nodiscard]] bool panic() const { return !refuse_when_empty && open > 0 && 2 * open > members; }
 };
 
 struct Snapshot {
@@ -79,23 +137,37 @@ class MapReader {
  public:
   virtual ~MapReader() = default;
   virtual Result<Snapshot> read() = 0;
+  /// The same without histograms: no system call per backend. For readings many times a second.
+  virtual Result<Snapshot> read_gauges() = 0;
 };
 
 /// What the control loop decides for one backend.
 struct BackendDecision {
   std::uint32_t index = 0;
-  weir_be_state state = WEIR_BE_ACTIVE;
-  /// Relative share of new connections, >= 0. All weights of a pool 0: the pool is empty.
+  /// Relative share of new connections, >= 0. 0: none. All weights of a pool 0: the pool is empty.
+  /// Whether the breaker lets a backend take its share is decided by the kernel.
   double weight = 0;
+  /// Time to first byte, for the policies that compare it; unset: not known.
+  std::optional<std::chrono::microseconds> latency;
+};
+
+/// Above so many requests a backend of the pool is hot.
+struct PoolLimit {
+  std::uint32_t pool = 0;
+  double rif_limit = 0;  ///< requests, >= 0
 };
 
 /// Writes decisions; the other half of the seam.
 class MapWriter {
  public:
   virtual ~MapWriter() = default;
-  /// Writes state and weight of each backend, then builds and flips the alias table of each pool
-  /// named. Backends that are not mentioned get no new connection. Updates the heartbeat.
+  /// Writes weight and latency of each backend, then builds and flips the alias table of each pool.
+  /// Backends that are not mentioned get no new connection. Updates the heartbeat.
   virtual Status publish(const std::vector<BackendDecision>& decisions) = 0;
+  virtual Status set_rif_limits(const std::vector<PoolLimit>& limits) = 0;
+  /// Opens the breaker of a backend as a third failed connect would. Does nothing when it is not
+  /// closed.
+  virtual Status open_breaker(std::uint32_t backend) = 0;
 };
 
 class DataPlane : public MapReader, public MapWriter {
@@ -108,6 +180,7 @@ class DataPlane : public MapReader, public MapWriter {
     std::string pin_root = "/sys/fs/bpf/weir";
     /// Forces a request clock; unset: the best that this kernel offers.
     std::optional<weir_request_clock> request_clock;
+    BreakerOptions breaker;
     std::vector<ServiceSpec> services;
   };
 

@@ -17,10 +17,62 @@ namespace weir::kernel {
       return "free";
     case WEIR_BE_ACTIVE:
       return "active";
-    case WEIR_BE_OPEN:
-      return "open";
     case WEIR_BE_DRAINING:
       return "draining";
+  }
+  return "unknown";
+}
+
+[[nodiscard]] constexpr std::string_view to_string(weir_breaker_state state) {
+  switch (state) {
+    case WEIR_BREAKER_CLOSED:
+      return "closed";
+    case WEIR_BREAKER_OPEN:
+      return "open";
+    case WEIR_BREAKER_HALF_OPEN:
+      return "half_open";
+  }
+  return "unknown";
+}
+
+[[nodiscard]] constexpr std::string_view to_string(weir_policy policy) {
+  switch (policy) {
+    case WEIR_POLICY_PREQUAL:
+      return "prequal";
+    case WEIR_POLICY_P2C:
+      return "p2c";
+    case WEIR_POLICY_WEIGHTED_RANDOM:
+      return "weighted_random";
+    case WEIR_POLICY_ROUND_ROBIN:
+      return "round_robin";
+    case WEIR_POLICY_LEAST_INFLIGHT:
+      return "least_inflight";
+  }
+  return "unknown";
+}
+
+[[nodiscard]] constexpr std::string_view to_string(weir_rule rule) {
+  switch (rule) {
+    case WEIR_RULE_NONE:
+      return "none";
+    case WEIR_RULE_ONLY:
+      return "only_candidate";
+    case WEIR_RULE_SAME:
+      return "drawn_twice";
+    case WEIR_RULE_COLD:
+      return "cold_over_hot";
+    case WEIR_RULE_LATENCY:
+      return "lower_latency";
+    case WEIR_RULE_LOAD:
+      return "lower_load";
+    case WEIR_RULE_TURN:
+      return "its_turn";
+    case WEIR_RULE_LEAST:
+      return "least_load";
+    case WEIR_RULE_SCAN:
+      return "next_usable";
+    case WEIR_RULE_COUNT:
+      break;
   }
   return "unknown";
 }

@@ -14,6 +14,15 @@
 
 #define WEIR_INLINE static inline __attribute__((always_inline, unused))
 
+/* A function that the verifier checks once, by itself, and not again in every place that calls it:
+ * for the bodies of loops. Its pointers may be null, as far as the verifier knows. One object only
+ * may include its header. */
+#if defined(__bpf__)
+#define WEIR_SUBPROGRAM __noinline
+#else
+#define WEIR_SUBPROGRAM WEIR_INLINE
+#endif
+
 /* One load or store of the whole value, never torn, repeated or left out by the compiler. The
  * native spelling is one that ThreadSanitizer knows; clang 14 lacks it for BPF. */
 #if defined(__bpf__)

@@ -1,12 +1,51 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Weighted random choice in O(1): Walker's alias method. User space builds the table
- * (agent/kernel/alias_table.h), this reads it.
+ * The pick: which backend of a pool takes the next connection. Constant time, no lock, no
+ * allocation. Weighted draws come from a Walker alias table (agent/kernel/alias_table.h); the
+ * policies choose among what was drawn:
+ *
+ *   prequal          of two, after NSDI'24: a backend is hot when its load is above the pool's
+ *                    rif_limit. One cold: that one. Both cold: the faster. Both hot: the one with
+ *                    less load for its weight.
+ *   p2c              of two, the one with less load for its weight
+ *   weighted_random  one draw
+ *   round_robin      the slots of the table in turn, with a coin that walks evenly too
+ *   least_inflight   least load for its weight, of up to WEIR_PICK_SCAN slots
+ *
+ * Whoever includes this provides the tables: in the kernel lib/maps.bpf.h, in a unit test arrays.
+ *
+ *   const struct weir_pick_slot* weir_slot_at(weir_u32 index);   0: no such slot
+ *   struct weir_be* weir_be_at(weir_u32 index);                  0: no such backend
+ *   weir_u32 weir_random(void);                                  32 random bits
+ *   weir_u64 weir_now_ms(void);                                  CLOCK_MONOTONIC
  */
 #ifndef WEIR_PICK_BPF_H
 #define WEIR_PICK_BPF_H
 
-#include "lib/compat.bpf.h"
+#include "lib/breaker.bpf.h"
+#include "lib/endpoint.bpf.h"
+
+/* Slots looked at one after the other, at most. */
+#define WEIR_PICK_SCAN 64
+
+enum weir_pick_flags {
+  WEIR_PICK_V4 = 1u << 0,     /* an IPv4 socket: it reaches no IPv6 backend */
+  WEIR_PICK_PANIC = 1u << 1,  /* whatever the breakers say */
+};
+
+/* What is asked of every candidate. */
+struct weir_wish {
+  weir_u32 pool;
+  weir_u32 flags; /* enum weir_pick_flags */
+  weir_u32 avoid; /* the backend that just failed on this socket, or WEIR_NO_BACKEND */
+};
+
+struct weir_choice {
+  weir_u32 backend; /* WEIR_NO_BACKEND: none */
+  weir_u32 rule;    /* enum weir_rule */
+  struct weir_candidate first;
+  struct weir_candidate second;
+};
 
 /* weir_pool.table: where the table begins in weir_pick, and how many slots it has. */
 WEIR_INLINE weir_u32 weir_table_first(weir_u64 table) { return (weir_u32)table; }
@@ -21,6 +60,225 @@ WEIR_INLINE weir_u32 weir_alias_slot(weir_u32 random, weir_u32 slots) {
 /* The backend that `slot` yields for 32 other random bits. */
 WEIR_INLINE weir_u32 weir_alias_choose(const struct weir_pick_slot* slot, weir_u32 coin) {
   return coin < slot->threshold ? slot->backend : slot->alias;
+}
+
+/* Load in quarters of a request. A connection that has sent nothing yet is a request about to come;
+ * one whose response has begun costs the backend less than one in prefill; an idle one nothing. */
+WEIR_INLINE weir_u32 weir_load(const struct weir_be* be) {
+  return 4 * (WEIR_READ_ONCE(be->fresh) + WEIR_READ_ONCE(be->waiting)) +
+         WEIR_READ_ONCE(be->streaming);
+}
+
+/* The state is checked although only active backends are in the table: it may be older than the
+ * state, and its half may just be written anew. */
+WEIR_INLINE int weir_usable(const struct weir_be* be, weir_u32 pool, weir_u32 flags) {
+  weir_u64 breaker;
+
+  if (WEIR_READ_ONCE(be->state) != WEIR_BE_ACTIVE || be->pool != pool) return 0;
+  if ((flags & WEIR_PICK_V4) && !weir_endpoint_is_v4(&be->address)) return 0;
+  breaker = WEIR_READ_ONCE(be->breaker);
+  if (breaker == 0 || (flags & WEIR_PICK_PANIC)) return 1;
+  return weir_breaker_admits(breaker, weir_now_ms());
+}
+
+/* The backend that slot `at` of a table yields, WEIR_NO_BACKEND when it will not do. Past the last
+ * slot comes the first one again. */
+WEIR_SUBPROGRAM weir_u32 weir_try_slot(weir_u64 table, weir_u32 at, weir_u32 coin,
+                                       const struct weir_wish* wish) {
+  weir_u32 slots = weir_table_slots(table);
+  const struct weir_pick_slot* slot;
+  const struct weir_be* be;
+  weir_u32 backend;
+
+  if (!wish) return WEIR_NO_BACKEND;
+  if (at >= slots) at -= slots;
+  slot = weir_slot_at(weir_table_first(table) + at);
+  if (!slot) return WEIR_NO_BACKEND;
+  backend = weir_alias_choose(slot, coin);
+  if (backend == wish->avoid) return WEIR_NO_BACKEND;
+  be = weir_be_at(backend);
+  return be && weir_usable(be, wish->pool, wish->flags) ? backend : WEIR_NO_BACKEND;
+}
+
+/* One weighted draw. Slot and coin from one call: a call costs as much as the rest of the draw. */
+WEIR_INLINE weir_u32 weir_draw(weir_u64 table, const struct weir_wish* wish, weir_u32* at) {
+  weir_u32 random = weir_random();
+
+  *at = weir_alias_slot(random, weir_table_slots(table));
+  /* The slot is made of the high bits; for the coin, all of them are stirred. */
+  random = (random ^ random >> 15) * 0x2c1b3c6du;
+  random = (random ^ random >> 12) * 0x297a2d39u;
+  random ^= random >> 15;
+  return weir_try_slot(table, *at, random, wish);
+}
+
+/* The next slot after `at` that will do. A slot's own backend, not its alias: each backend is one
+ * slot's own. */
+WEIR_INLINE weir_u32 weir_scan(weir_u64 table, const struct weir_wish* wish, weir_u32 at) {
+  for (weir_u32 step = 1; step <= WEIR_PICK_SCAN; step++) {
+    weir_u32 backend;
+
+    if (step > weir_table_slots(table)) break;
+    backend = weir_try_slot(table, at + step, 0, wish);
+    if (backend != WEIR_NO_BACKEND) return backend;
+  }
+  return WEIR_NO_BACKEND;
+}
+
+WEIR_INLINE struct weir_candidate weir_look_at(weir_u32 backend) {
+  struct weir_candidate candidate = {WEIR_NO_BACKEND, 0, 0, 0};
+  const struct weir_be* be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
+
+  if (!be) return candidate;
+  candidate.backend = backend;
+  candidate.load = weir_load(be);
+  candidate.latency_us = WEIR_READ_ONCE(be->latency_us);
+  candidate.weight_q16 = WEIR_READ_ONCE(be->weight_q16);
+  return candidate;
+}
+
+/* Whether `b` has less load for its weight than `a`. Cross-multiplied: no division. One more on
+ * both sides, or an idle backend of weight 1 and one of weight 10 would be alike. */
+WEIR_INLINE int weir_less_loaded(const struct weir_candidate* a, const struct weir_candidate* b) {
+  return (weir_u64)(b->load + 4) * a->weight_q16 < (weir_u64)(a->load + 4) * b->weight_q16;
+}
+
+/* Two different candidates: 1 when the second one is to be taken. */
+WEIR_INLINE int weir_prefer_second(weir_u32 policy, weir_u32 rif_limit,
+                                   const struct weir_candidate* first,
+                                   const struct weir_candidate* second, weir_u32* rule) {
+  int first_hot = first->load > rif_limit, second_hot = second->load > rif_limit;
+
+  if (policy == WEIR_POLICY_PREQUAL) {
+    if (first_hot != second_hot) {
+      *rule = WEIR_RULE_COLD;
+      return first_hot;
+    }
+    /* A backend that nobody has measured yet is compared by load: it would else get all or
+     * nothing. */
+    if (!first_hot && first->latency_us && second->latency_us &&
+        first->latency_us != second->latency_us) {
+      *rule = WEIR_RULE_LATENCY;
+      return second->latency_us < first->latency_us;
+    }
+  }
+  *rule = WEIR_RULE_LOAD;
+  return weir_less_loaded(first, second);
+}
+
+/* The better one of two draws; a second draw of the same backend is drawn again once. */
+WEIR_INLINE void weir_choose_of_two(const struct weir_pool* pool, weir_u64 table,
+                                    const struct weir_wish* wish, struct weir_choice* choice,
+                                    weir_u32* at) {
+  weir_u32 ignored, first = weir_draw(table, wish, at), second = weir_draw(table, wish, &ignored);
+
+  if (second == first && weir_table_slots(table) > 1) second = weir_draw(table, wish, &ignored);
+  if (first == WEIR_NO_BACKEND) {
+    first = second;
+    second = WEIR_NO_BACKEND;
+  }
+  choice->backend = first;
+  if (first == WEIR_NO_BACKEND) return;
+  if (second == first) {
+    choice->rule = WEIR_RULE_SAME;
+    choice->first = weir_look_at(first);
+    choice->second = choice->first;
+    return;
+  }
+  choice->rule = WEIR_RULE_ONLY;
+  choice->first = weir_look_at(first);
+  if (second == WEIR_NO_BACKEND) return;
+  choice->second = weir_look_at(second);
+  if (weir_prefer_second(WEIR_READ_ONCE(pool->policy), WEIR_READ_ONCE(pool->rif_limit),
+                         &choice->first, &choice->second, &choice->rule))
+    choice->backend = second;
+}
+
+/* Slot by turn; the coin takes the golden ratio's steps through its range from lap to lap, so that
+ * thresholds, too, are met evenly and not by chance. */
+WEIR_INLINE void weir_choose_in_turn(struct weir_pool* pool, weir_u64 table,
+                                     const struct weir_wish* wish, struct weir_choice* choice,
+                                     weir_u32* at) {
+  weir_u32 turn = (weir_u32)__sync_fetch_and_add(&pool->turn, 1);
+  weir_u32 slots = weir_table_slots(table);
+
+  *at = turn % slots;
+  choice->backend = weir_try_slot(table, *at, turn / slots * 0x9e3779b9u, wish);
+  choice->rule = WEIR_RULE_TURN;
+  choice->first = weir_look_at(choice->backend);
+}
+
+/* Looks at one more slot for the least loaded backend; the best so far is choice->first, the one
+ * it beat choice->second. */
+WEIR_SUBPROGRAM int weir_least_step(weir_u64 table, weir_u32 at, const struct weir_wish* wish,
+                                    struct weir_choice* choice) {
+  struct weir_candidate candidate;
+
+  if (!wish || !choice) return 0;
+  candidate = weir_look_at(weir_try_slot(table, at, 0, wish));
+  if (candidate.backend == WEIR_NO_BACKEND) return 0;
+  if (choice->first.backend != WEIR_NO_BACKEND && !weir_less_loaded(&choice->first, &candidate))
+    return 0;
+  choice->second = choice->first;
+  choice->first = candidate;
+  return 1;
+}
+
+/* In a pool of more than WEIR_PICK_SCAN backends: of so many, from a slot drawn at random. */
+WEIR_INLINE void weir_choose_least(weir_u64 table, const struct weir_wish* wish,
+                                   struct weir_choice* choice, weir_u32* at) {
+  *at = weir_alias_slot(weir_random(), weir_table_slots(table));
+  for (weir_u32 step = 0; step < WEIR_PICK_SCAN; step++) {
+    if (step >= weir_table_slots(table)) break;
+    weir_least_step(table, *at + step, wish, choice);
+  }
+  choice->backend = choice->first.backend;
+  choice->rule = WEIR_RULE_LEAST;
+}
+
+/* The backend that `wish` gets of `pool`, in choice->backend. Returns 0 when there is none. */
+WEIR_SUBPROGRAM int weir_pick_backend(struct weir_pool* pool, const struct weir_wish* wish,
+                                      struct weir_choice* choice) {
+  struct weir_candidate nobody = {WEIR_NO_BACKEND, 0, 0, 0};
+  weir_u32 at = 0;
+  weir_u64 table;
+
+  if (!pool || !wish || !choice) return 0;
+  choice->backend = WEIR_NO_BACKEND;
+  choice->rule = WEIR_RULE_NONE;
+  choice->first = nobody;
+  choice->second = nobody;
+  table = WEIR_READ_ONCE(pool->table);
+  if (weir_table_slots(table) == 0) return 0;
+
+  switch (WEIR_READ_ONCE(pool->policy)) {
+    case WEIR_POLICY_ROUND_ROBIN:
+      weir_choose_in_turn(pool, table, wish, choice, &at);
+      break;
+    case WEIR_POLICY_LEAST_INFLIGHT:
+      weir_choose_least(table, wish, choice, &at);
+      break;
+    case WEIR_POLICY_WEIGHTED_RANDOM:
+      choice->backend = weir_draw(table, wish, &at);
+      choice->rule = WEIR_RULE_ONLY;
+      choice->first = weir_look_at(choice->backend);
+      break;
+    default:
+      weir_choose_of_two(pool, table, wish, choice, &at);
+  }
+  if (choice->backend != WEIR_NO_BACKEND) return 1;
+  choice->backend = weir_scan(table, wish, at);
+  choice->first = weir_look_at(choice->backend);
+  choice->rule = choice->backend == WEIR_NO_BACKEND ? WEIR_RULE_NONE : WEIR_RULE_SCAN;
+  return choice->backend != WEIR_NO_BACKEND;
+}
+
+/* Fewer than half of the pool's backends can be used: more likely the signal is wrong, or the rest
+ * about to be overrun, than that they are all dead. */
+WEIR_INLINE int weir_mostly_open(const struct weir_pool* pool) {
+  weir_u32 open = WEIR_READ_ONCE(pool->open), members = WEIR_READ_ONCE(pool->members);
+
+  return open != 0 && 2 * (weir_u64)open > members;
 }
 
 #endif /* WEIR_PICK_BPF_H */

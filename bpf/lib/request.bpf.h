@@ -3,13 +3,14 @@
  * Where a request stands, seen from its bytes alone:
  *
  *            sent              received             sent
- *   IDLE ───────────► WAITING ───────────► STREAMING ───────► WAITING ...
+ *   FRESH ──────────► WAITING ───────────► STREAMING ───────► WAITING ...
+ *   IDLE ───────────►                          └── silence ──► IDLE
  *     └───────────────────┴────────── closed ──┴────────────► CLOSED
  *
- * and the gauges `waiting` and `streaming` of its backend. Sender, receiver and close may run at
- * once on three CPUs, without the socket lock. Each change of phase is therefore one compare and
- * exchange, won by one of them; the gauge of the new phase goes up before it and down again if it
- * was lost, so that whoever leaves a phase always finds itself counted there.
+ * and the gauges `fresh`, `waiting` and `streaming` of its backend. Sender, receiver, census and
+ * close may run at once on several CPUs, without the socket lock. Each change of phase is therefore
+ * one compare and exchange, won by one of them; the gauge of the new phase goes up before it and
+ * down again if it was lost, so that whoever leaves a phase always finds itself counted there.
  */
 #ifndef WEIR_REQUEST_BPF_H
 #define WEIR_REQUEST_BPF_H
@@ -18,62 +19,106 @@
 #include "lib/gauge.bpf.h"
 
 struct weir_request_event {
-  weir_u64 ttfb_ns;    /* last request byte to first response byte; valid with first_byte */
-  weir_u32 first_byte; /* 1: this was the first byte of a response */
-  weir_u32 underflows; /* gauges that were found at 0; a bug if not 0 */
+  weir_u64 ttfb_ns;     /* last request byte to first response byte; valid with first_byte */
+  weir_u64 duration_ns; /* first request byte to last response byte; valid with over */
+  weir_u32 first_byte;  /* 1: this was the first byte of a response */
+  weir_u32 over;        /* 1: the response before this has come to its end */
+  weir_u32 underflows;  /* gauges that were found at 0; a bug if not 0 */
+  weir_u32 pad;
 };
+
+/* The gauge in which a phase is counted; 0: in none. */
+WEIR_INLINE weir_u32* weir_phase_gauge(struct weir_be* be, weir_u32 phase) {
+  switch (phase) {
+    case WEIR_PHASE_FRESH:
+      return &be->fresh;
+    case WEIR_PHASE_WAITING:
+      return &be->waiting;
+    case WEIR_PHASE_STREAMING:
+      return &be->streaming;
+    default:
+      return 0;
+  }
+}
+
+/* From phase `from` to `to`. Returns 0 when the phase was another one by then, or became so. */
+WEIR_INLINE int weir_move_phase(struct weir_sk* sk, struct weir_be* be, weir_u32 from, weir_u32 to,
+                                struct weir_request_event* event) {
+  weir_u32* entered = weir_phase_gauge(be, to);
+  weir_u32* left = weir_phase_gauge(be, from);
+
+  if (entered) weir_gauge_up(entered);
+  if (WEIR_COMPARE_EXCHANGE(&sk->phase, from, to) != from) {
+    if (entered) event->underflows += weir_gauge_down(entered);
+    return 0;
+  }
+  if (left) event->underflows += weir_gauge_down(left);
+  return 1;
+}
+
+WEIR_INLINE void weir_response_over(const struct weir_sk* sk, struct weir_request_event* event) {
+  weir_u64 begin_ns = WEIR_READ_ONCE(sk->begin_ns), last_ns = WEIR_READ_ONCE(sk->last_byte_ns);
+
+  event->over = 1;
+  event->duration_ns = last_ns > begin_ns ? last_ns - begin_ns : 0;
+}
 
 /* Request payload left. The clock restarts with every part of a request: a client that takes a
  * second to upload its prompt has not waited a second for the backend. */
 WEIR_INLINE struct weir_request_event weir_request_sent(struct weir_sk* sk, struct weir_be* be,
                                                         weir_u64 now_ns) {
-  struct weir_request_event event = {0, 0, 0};
+  struct weir_request_event event = {0, 0, 0, 0, 0, 0};
   weir_u32 phase = WEIR_READ_ONCE(sk->phase);
 
   if (phase == WEIR_PHASE_CLOSED) return event;
   WEIR_WRITE_ONCE(sk->request_ns, now_ns);
   if (phase == WEIR_PHASE_WAITING) return event;
-
-  weir_gauge_up(&be->waiting);
-  if (WEIR_COMPARE_EXCHANGE(&sk->phase, phase, (weir_u32)WEIR_PHASE_WAITING) != phase)
-    event.underflows = weir_gauge_down(&be->waiting);
-  else if (phase == WEIR_PHASE_STREAMING)
-    event.underflows = weir_gauge_down(&be->streaming);
+  if (!weir_move_phase(sk, be, phase, WEIR_PHASE_WAITING, &event)) return event;
+  if (phase == WEIR_PHASE_STREAMING) weir_response_over(sk, &event);
+  WEIR_WRITE_ONCE(sk->begin_ns, now_ns);
   return event;
 }
 
 /* Response payload arrived. Bytes before any request (a server that speaks first) are ignored. */
 WEIR_INLINE struct weir_request_event weir_response_received(struct weir_sk* sk, struct weir_be* be,
                                                              weir_u64 now_ns) {
-  struct weir_request_event event = {0, 0, 0};
+  struct weir_request_event event = {0, 0, 0, 0, 0, 0};
+  weir_u32 phase = WEIR_READ_ONCE(sk->phase);
   weir_u64 sent_ns;
 
-  if (WEIR_READ_ONCE(sk->phase) != WEIR_PHASE_WAITING) return event;
+  if (phase != WEIR_PHASE_WAITING && phase != WEIR_PHASE_STREAMING) return event;
+  WEIR_WRITE_ONCE(sk->last_byte_ns, now_ns);
+  if (phase == WEIR_PHASE_STREAMING) return event;
   sent_ns = WEIR_READ_ONCE(sk->request_ns);
-
-  weir_gauge_up(&be->streaming);
-  if (WEIR_COMPARE_EXCHANGE(&sk->phase, (weir_u32)WEIR_PHASE_WAITING,
-                            (weir_u32)WEIR_PHASE_STREAMING) != WEIR_PHASE_WAITING) {
-    event.underflows = weir_gauge_down(&be->streaming);
-    return event;
-  }
-  event.underflows = weir_gauge_down(&be->waiting);
+  if (!weir_move_phase(sk, be, WEIR_PHASE_WAITING, WEIR_PHASE_STREAMING, &event)) return event;
   WEIR_ADD(&be->requests, 1);
+  WEIR_ADD(&sk->requests, 1);
   event.first_byte = 1;
   /* Another thread of the client may have sent in between. */
   event.ttfb_ns = now_ns > sent_ns ? now_ns - sent_ns : 0;
   return event;
 }
 
+/* No byte came for `silence_ns`: the response is taken to be over. */
+WEIR_INLINE struct weir_request_event weir_request_silent(struct weir_sk* sk, struct weir_be* be,
+                                                          weir_u64 now_ns, weir_u64 silence_ns) {
+  struct weir_request_event event = {0, 0, 0, 0, 0, 0};
+
+  if (WEIR_READ_ONCE(sk->phase) != WEIR_PHASE_STREAMING) return event;
+  if (now_ns < WEIR_READ_ONCE(sk->last_byte_ns) + silence_ns) return event;
+  if (weir_move_phase(sk, be, WEIR_PHASE_STREAMING, WEIR_PHASE_IDLE, &event))
+    weir_response_over(sk, &event);
+  return event;
+}
+
 /* The connection is over, whatever was outstanding. May be called again. */
 WEIR_INLINE struct weir_request_event weir_request_closed(struct weir_sk* sk, struct weir_be* be) {
-  struct weir_request_event event = {0, 0, 0};
+  struct weir_request_event event = {0, 0, 0, 0, 0, 0};
   weir_u32 phase = WEIR_EXCHANGE(&sk->phase, (weir_u32)WEIR_PHASE_CLOSED);
+  weir_u32* left = weir_phase_gauge(be, phase);
 
-  if (phase == WEIR_PHASE_WAITING)
-    event.underflows = weir_gauge_down(&be->waiting);
-  else if (phase == WEIR_PHASE_STREAMING)
-    event.underflows = weir_gauge_down(&be->streaming);
+  if (left) event.underflows = weir_gauge_down(left);
+  if (phase == WEIR_PHASE_STREAMING) weir_response_over(sk, &event);
   return event;
 }
 

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The life of a steered socket, as every hook sees it: a connect is under way, it succeeds or
+ * The life of an observed socket, as every hook sees it: a connect is under way, it succeeds or
  * fails, the socket gives back what it holds. Each function may be called by several hooks for the
  * same socket; only the first one counts.
  */
 #ifndef WEIR_SOCKET_BPF_H
 #define WEIR_SOCKET_BPF_H
 
+#include "lib/breaker.bpf.h"
+#include "lib/event.bpf.h"
 #include "lib/gauge.bpf.h"
 #include "lib/histogram.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/request.bpf.h"
+
+#define ECONNREFUSED 111
+#define ETIMEDOUT 110
 
 WEIR_INLINE void weir_record(__u32 backend, enum weir_hist_kind kind, __u64 duration_ns) {
   __u32 key = backend * WEIR_HIST_KINDS + kind;
@@ -19,46 +24,97 @@ WEIR_INLINE void weir_record(__u32 backend, enum weir_hist_kind kind, __u64 dura
   if (hist) weir_hist_record(hist, duration_ns);
 }
 
+/* What every change of a breaker brings with it. */
+WEIR_INLINE void weir_breaker_changed(struct weir_be* be, __u32 backend,
+                                      const struct weir_knobs* knobs,
+                                      const struct weir_breaker_change* change) {
+  struct weir_event_breaker* event;
+  struct weir_pool* pool;
+
+  if (!change->changed) return;
+  pool = weir_pool_at(be->pool);
+  if (pool && change->from == WEIR_BREAKER_CLOSED) weir_gauge_up(&pool->open);
+  if (pool && change->to == WEIR_BREAKER_CLOSED)
+    weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, weir_gauge_down(&pool->open));
+  if (change->to == WEIR_BREAKER_OPEN) WEIR_ADD(&be->breaker_opens, 1);
+  if (!weir_watched(knobs->watch_until_ns)) return;
+  event = WEIR_EVENT_RESERVE(struct weir_event_breaker, WEIR_EVENT_BREAKER, be->pool, backend, 0);
+  if (!event) return;
+  event->from = change->from;
+  event->to = change->to;
+  event->level = change->level;
+  event->open_ms = change->open_ms;
+  weir_event_submit(event);
+}
+
 /* Whether the outcome of this connect was still open; closes it and tells when it began. */
 WEIR_INLINE __u64 weir_take_connect_ns(struct weir_sk* sk) {
   return WEIR_EXCHANGE(&sk->connect_ns, 0);
 }
 
 WEIR_INLINE void weir_connect_succeeded(struct weir_sk* sk) {
-  struct weir_be* be = weir_backend(sk->backend);
+  struct weir_breaker_change change = {};
+  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_knobs* knobs = weir_knobs_now();
   __u64 since_ns = weir_take_connect_ns(sk);
 
-  if (!be || !since_ns) return;
+  if (!be || !knobs || !since_ns) return;
   WEIR_ADD(&be->established, 1);
   /* Read first: almost always 0, and a store would take the cache line from the other CPUs. */
   if (WEIR_READ_ONCE(be->consecutive_failures)) WEIR_WRITE_ONCE(be->consecutive_failures, 0);
   weir_record(sk->backend, WEIR_HIST_CONNECT, bpf_ktime_get_ns() - since_ns);
+  if (!(sk->flags & WEIR_SK_PROBE)) return;
+  weir_breaker_success(&be->breaker, 1, &change);
+  weir_breaker_changed(be, sk->backend, knobs, &change);
 }
 
-/* Counts against the backend whatever kept the connection from being established: also no route, no
- * free local port (a matter of this one destination: another backend has its own range), and a
- * client that gave up waiting. To the next connect() it is all the same: better elsewhere. A client
- * whose own mistake fails everywhere soon fails on most of the pool, which is then in panic and
- * keeps all its backends. */
-WEIR_INLINE void weir_connect_failed(struct weir_sk* sk) {
-  struct weir_be* be = weir_backend(sk->backend);
+/* Counts against the backend whatever kept a SYN from being answered, also a client that gave up
+ * waiting: to the next connect() it is all the same, better elsewhere. What failed before the SYN
+ * (no route, no free port) never gets here: that is no fault of the backend. */
+WEIR_INLINE void weir_connect_failed(struct weir_sk* sk, __u32 error, __u64 cookie) {
+  struct weir_breaker_change change = {};
+  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_knobs* knobs = weir_knobs_now();
+  struct weir_event_failure* event;
+  __u32 consecutive;
+  __u64 now_ns;
 
-  if (!be || !weir_take_connect_ns(sk)) return;
+  if (!be || !knobs || !weir_take_connect_ns(sk)) return;
+  now_ns = bpf_ktime_get_ns();
+  sk->flags |= WEIR_SK_FAILED;
   WEIR_ADD(&be->connect_failures, 1);
-  WEIR_ADD(&be->consecutive_failures, 1);
-  WEIR_WRITE_ONCE(be->last_failure_ns, bpf_ktime_get_ns());
+  if (error == ECONNREFUSED) WEIR_ADD(&be->refused, 1);
+  if (error == ETIMEDOUT) WEIR_ADD(&be->timed_out, 1);
+  consecutive = __sync_fetch_and_add(&be->consecutive_failures, 1) + 1;
+  WEIR_WRITE_ONCE(be->last_failure_ns, now_ns);
+  weir_breaker_failure(&be->breaker, !!(sk->flags & WEIR_SK_PROBE), consecutive, now_ns / 1000000,
+                       weir_random(), knobs, &change);
+  weir_breaker_changed(be, sk->backend, knobs, &change);
+  if (!weir_watched(knobs->watch_until_ns)) return;
+  event = WEIR_EVENT_RESERVE(struct weir_event_failure, WEIR_EVENT_FAILURE, sk->pool, sk->backend,
+                             cookie);
+  if (!event) return;
+  event->error = error;
+  event->consecutive = consecutive;
+  weir_event_submit(event);
+}
+
+WEIR_INLINE void weir_count_request(const struct weir_sk* sk,
+                                    const struct weir_request_event* event) {
+  weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, event->underflows);
+  if (event->over) weir_record(sk->backend, WEIR_HIST_DURATION, event->duration_ns);
 }
 
 /* Gives back the unit of in_flight and what a request in progress holds. Returns 1 if this call
  * was the one that did. */
 WEIR_INLINE int weir_release(struct weir_sk* sk) {
-  struct weir_be* be = weir_backend(sk->backend);
+  struct weir_be* be = weir_be_at(sk->backend);
   struct weir_request_event event;
 
   if (!be) return 0;
   /* Gauges before in_flight: at in_flight 0 nothing of the record is in use any more. */
   event = weir_request_closed(sk, be);
-  weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, event.underflows);
+  weir_count_request(sk, &event);
   if (!WEIR_EXCHANGE(&sk->owned, 0)) return 0;
   weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, weir_gauge_down(&be->in_flight));
   weir_count(WEIR_STAT_RELEASED, 1);
