@@ -38,7 +38,9 @@ LIB_SRC  := $(filter-out $(CTL_SRC),$(foreach m,$(MODULES),$(wildcard agent/$(m)
 UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))
 BPF_TEST_SRC := $(wildcard tests/bpf/*_test.cc)
 FIX_SRC  := $(wildcard tests/fixtures/*.cc)
-BPF_SRC  := $(wildcard bpf/*.bpf.c)
+# The programs on listeners live and end with sockets: an object of their own.
+BPF_LISTEN := bpf/listen.bpf.c
+BPF_SRC  := $(filter-out $(BPF_LISTEN),$(wildcard bpf/*.bpf.c))
 PROTO    := $(wildcard include/weir/proto/weir/v1/*.proto)
 
 OBJ      := $(BUILD)/obj
@@ -52,6 +54,7 @@ FIX_OBJ  := $(FIX_SRC:%.cc=$(OBJ)/%.o)
 PROTO_OBJ := $(PROTO:include/weir/proto/%.proto=$(OBJ)/gen/%.pb.o)
 PROTO_HDR := $(PROTO:include/weir/proto/%.proto=$(GEN)/%.pb.h)
 SKEL     := $(GEN)/weir.skel.h
+SKEL_LISTEN := $(GEN)/weir_listen.skel.h
 
 # ---- libllama: the machine's, or built once from a pinned source ------------------------------
 
@@ -125,9 +128,13 @@ $(SKEL): $(OBJ)/weir.bpf.o
 	$(call msg,SKEL,$@)
 	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir_bpf > $@
 
+$(SKEL_LISTEN): $(BPF_LISTEN:bpf/%.c=$(OBJ)/bpf/%.o)
+	$(call msg,SKEL,$@)
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir_listen_bpf > $@
+
 # Generated headers exist before the first compilation; -MD knows them afterwards (-MMD would leave
 # them out, because they are found through -isystem).
-$(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(LLAMA_READY)
+$(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(SKEL_LISTEN) $(LLAMA_READY)
 	$(call msg,CXX,$<)
 	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MD -MP -c $< -o $@
 

@@ -48,6 +48,14 @@ static __always_inline bool begins_connection(const struct sk_reuseport_md* ctx)
   return tcp->syn && !tcp->ack;
 }
 
+/* Not static: the verifier then checks it once, not once per try. */
+__noinline __u32 weir_choose(__u32 random) {
+  __u32 zero = 0;
+  struct weir_depths* depths = bpf_map_lookup_elem(&weir_depth, &zero);
+
+  return depths ? weir_listener_choose(depths, random) : WEIR_NO_LISTENER;
+}
+
 SEC("sk_reuseport/migrate")
 int weir_select(struct sk_reuseport_md* ctx) {
   __u32 zero = 0;
@@ -57,13 +65,13 @@ int weir_select(struct sk_reuseport_md* ctx) {
 
   if (!depths) return SK_PASS;
   for (try = 0; try < MAX_TRIES; ++try) {
-    __u32 slot = weir_listener_choose(depths, ctx->hash + try);
+    __u32 slot = weir_choose(ctx->hash + try);
     struct weir_listener* listener;
     __u32 ticket;
     int error;
 
     if (slot >= WEIR_MAX_LISTENERS) return SK_PASS;
-    listener = &depths->listener[slot];
+    listener = &depths->listener[slot & (WEIR_MAX_LISTENERS - 1)];
     ticket = WEIR_READ_ONCE(listener->ticket);
     error = bpf_sk_select_reuseport(ctx, &weir_listen, &slot, 0);
     if (!error) {
