@@ -88,7 +88,7 @@ static __always_inline __u32 take_token(struct weir_be* be, __u32 backend,
 static __always_inline __u32 breaker_of(__u32 backend) {
   struct weir_be* be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
 
-  return be ? weir_breaker_state(WEIR_READ_ONCE(be->breaker)) : WEIR_BREAKER_CLOSED;
+  return be ? weir_breaker_state_of(WEIR_READ_ONCE(be->breaker)) : WEIR_BREAKER_CLOSED;
 }
 
 /* Not inline: seldom run, and out of the way of the others. */

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <random>
 
 #include "agent/base/build_info.h"
 #include "agent/kernel/cgroup2.h"
@@ -17,6 +18,7 @@
 #include "agent/kernel/pin_dir.h"
 #include "agent/kernel/probe.h"
 #include "agent/kernel/tables.h"
+#include "bpf/lib/breaker.bpf.h"
 #include "weir.skel.h"
 
 namespace weir::kernel {
@@ -70,8 +72,24 @@ Result<bool> reuse_pinned(bpf_map* map, const std::string& path) {
   return true;
 }
 
+/// Room for backends that pinned maps have; unset when nothing is pinned.
+Result<std::optional<std::uint32_t>> pinned_capacity(const PinDir& pins) {
+  const std::string path = pins.map_path(WEIR_MAP_BE);
+  const Fd fd(bpf_obj_get(path.c_str()));
+  if (!fd.valid()) {
+    if (errno == ENOENT) return std::optional<std::uint32_t>();
+    return os_error(errno, "cannot open " + path);
+  }
+  bpf_map_info info{};
+  std::uint32_t bytes = sizeof(info);
+  if (bpf_obj_get_info_by_fd(fd.get(), &info, &bytes) != 0) {
+    return os_error(errno, "cannot inspect " + path);
+  }
+  return std::optional<std::uint32_t>(info.max_entries);
+}
+
 /// Loads the programs over pinned maps, pinning those that are new.
-Result<Skeleton> load(const PinDir& pins, weir_request_clock clock) {
+Result<Skeleton> load(const PinDir& pins, weir_request_clock clock, std::uint32_t capacity) {
   Skeleton skeleton(weir_bpf__open());
   if (!skeleton) return os_error(errno, "cannot open the embedded programs");
   bpf_object* const object = skeleton->obj;
@@ -82,6 +100,10 @@ Result<Skeleton> load(const PinDir& pins, weir_request_clock clock) {
   std::array<bool, kMapCount> reused{};
   for (std::size_t i = 0; i < kMapCount; ++i) {
     bpf_map* const map = bpf_object__find_map_by_name(object, kMapNames[i]);
+    if (const auto entries = entries_for(static_cast<MapId>(i), capacity)) {
+      const int error = bpf_map__set_max_entries(map, *entries);
+      if (error != 0) return os_error(-error, std::string("cannot size ") + kMapNames[i]);
+    }
     auto found = reuse_pinned(map, pins.map_path(kMapNames[i]));
     if (!found) return std::move(found).error();
     reused[i] = *found;
@@ -99,6 +121,32 @@ Result<Skeleton> load(const PinDir& pins, weir_request_clock clock) {
   return skeleton;
 }
 
+Status validate(const BreakerOptions& breaker) {
+  const auto invalid = [](const char* text) {
+    return make_error(Code::kInvalidArgument, std::string("BreakerOptions::") + text);
+  };
+  if (breaker.open_after_failures < 1) return invalid("open_after_failures must be >= 1");
+  if (breaker.open.count() < 1) return invalid("open must be >= 1 ms");
+  if (breaker.max_open < breaker.open) return invalid("max_open must be >= open");
+  if (breaker.max_open > std::chrono::hours(24)) return invalid("max_open must be <= 24 h");
+  return {};
+}
+
+/// What the third failed connect does in the kernel (bpf/lib/breaker.bpf.h), done from here.
+void trip_breaker(MapSet& maps, std::uint32_t index) {
+  weir_be& backend = maps.backends()[index];
+  weir_breaker_change change{};
+  const auto now_ms = to_kernel_ns(std::chrono::steady_clock::now()) / 1'000'000;
+  const auto random = static_cast<std::uint32_t>(std::random_device{}());
+  weir_breaker_failure(&backend.breaker, 0, maps.knobs().open_after_failures, now_ms, random,
+                       &maps.knobs(), &change);
+  if (change.changed == 0) return;
+  __atomic_fetch_add(&backend.breaker_opens, 1, __ATOMIC_RELAXED);
+  if (backend.pool < maps.pools().size()) {
+    __atomic_fetch_add(&maps.pools()[backend.pool].open, 1, __ATOMIC_RELAXED);
+  }
+}
+
 class KernelDataPlane final : public DataPlane {
  public:
   /// Everything attach() has set up. The programs live on in their links; the skeleton is gone.
@@ -110,11 +158,24 @@ class KernelDataPlane final : public DataPlane {
         adopted_(adopted) {}
 
   Result<Snapshot> read() override { return maps_.read(); }
+  Result<Snapshot> read_gauges() override { return maps_.read_gauges(); }
 
   Status publish(const std::vector<BackendDecision>& decisions) override {
     const TimePoint now = std::chrono::steady_clock::now();
     if (Status done = tables_.publish(decisions, now); !done) return done;
     __atomic_store_n(&maps_.meta().heartbeat_ns, to_kernel_ns(now), __ATOMIC_RELAXED);
+    return {};
+  }
+
+  Status set_rif_limits(const std::vector<PoolLimit>& limits) override {
+    return tables_.set_rif_limits(limits);
+  }
+
+  Status open_breaker(std::uint32_t backend) override {
+    if (backend >= maps_.backends().size()) {
+      return make_error(Code::kInvalidArgument, "no backend " + std::to_string(backend));
+    }
+    trip_breaker(maps_, backend);
     return {};
   }
 
@@ -153,7 +214,10 @@ weir_meta describe_agent(weir_request_clock clock, const Cgroup& cgroup) {
 Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Options& options,
                                              weir_request_clock clock, const Cgroup& cgroup,
                                              bool adopted) {
-  auto skeleton = load(pins, clock);
+  auto pinned = pinned_capacity(pins);
+  if (!pinned) return std::move(pinned).error();
+  auto skeleton =
+      load(pins, clock, pinned->value_or(capacity_for(backends_needed(options.services))));
   if (!skeleton) return std::move(skeleton).error();
   auto maps = open_pinned_maps(pins.path(), true);
   if (!maps) return std::move(maps).error();
@@ -166,6 +230,10 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
   }
   if (Status done = maps->set_routes(changes->routes); !done) return std::move(done).error();
   maps->meta() = describe_agent(clock, cgroup);
+  // Whoever watches goes on watching: only what the configuration decides is written.
+  maps->knobs().open_after_failures = options.breaker.open_after_failures;
+  maps->knobs().open_ms = static_cast<std::uint32_t>(options.breaker.open.count());
+  maps->knobs().max_open_ms = static_cast<std::uint32_t>(options.breaker.max_open.count());
 
   // Last: a program never runs before its tables are there.
   const AttachTarget target{cgroup.fd.get(), cgroup.id};
@@ -179,6 +247,7 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
 
 Result<std::unique_ptr<DataPlane>> DataPlane::attach(const Options& options) {
   route_libbpf_log();
+  if (Status valid = validate(options.breaker); !valid) return std::move(valid).error();
   auto cgroup = open_cgroup(options.cgroup_path);
   if (!cgroup) return std::move(cgroup).error();
   auto capabilities = probe_capabilities();

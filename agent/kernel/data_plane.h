@@ -67,7 +67,7 @@ struct BackendReading {
   bool is_local = false;
   weir_be_state state = WEIR_BE_FREE;
   BreakerReading breaker;
-  double weight = 0;  ///< as last published
+  double weight = 0;                                 ///< as last published
   std::optional<std::chrono::microseconds> latency;  ///< as last published
   std::optional<std::chrono::microseconds> min_rtt;
 
@@ -97,10 +97,12 @@ struct BackendReading {
   std::uint64_t idle_ended = 0;
   TimePoint last_failure{};
 
-  /// By weir_hist_kind; empty in a reading of gauges only.
-  std::array<Histogram, WEIR_HIST_KINDS> histograms{};
-  [[nodiscard]] const Histogram& connect_latency() const { return histograms[WEIR_HIST_CONNECT]; }
-  [[nodiscard]] const Histogram& ttfb() const { return histograms[WEIR_HIST_TTFB]; }
+  /// By weir_hist_kind. Null: nothing recorded, or a reading of gauges only. Shared between
+  /// readings until something is recorded.
+  std::shared_ptr<const std::array<Histogram, WEIR_HIST_KINDS>> histograms;
+  [[nodiscard]] const Histogram& histogram(weir_hist_kind kind) const;
+  [[nodiscard]] const Histogram& connect_latency() const { return histogram(WEIR_HIST_CONNECT); }
+  [[nodiscard]] const Histogram& ttfb() const { return histogram(WEIR_HIST_TTFB); }
 };
 
 struct ServiceReading {

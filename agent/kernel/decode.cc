@@ -8,14 +8,23 @@
 #include <cstring>
 #include <limits>
 
+#include "bpf/lib/breaker.bpf.h"
+
 namespace weir::kernel {
 namespace {
 
 constexpr double kQ16 = 65536.0;
+constexpr double kLoadPerRequest = 4.0;  // weir_load() counts in quarters
+constexpr std::uint64_t kNsPerMs = 1'000'000;
 
 template <typename T>
 T read_once(const T& field) {
   return __atomic_load_n(&field, __ATOMIC_RELAXED);
+}
+
+std::optional<std::chrono::microseconds> decode_us(std::uint32_t us) {
+  if (us == 0) return std::nullopt;
+  return std::chrono::microseconds(us);
 }
 
 }  // namespace
@@ -49,6 +58,26 @@ std::uint32_t to_q16(double weight) {
   return static_cast<std::uint32_t>(std::clamp(std::round(weight * kQ16), 0.0, largest));
 }
 
+const Histogram& BackendReading::histogram(weir_hist_kind kind) const {
+  static const Histogram kEmpty;
+  return histograms ? (*histograms)[kind] : kEmpty;
+}
+
+BreakerReading decode_breaker(std::uint64_t word) {
+  const weir_breaker breaker = weir_breaker_unpack(word);
+  BreakerReading reading;
+  reading.state = static_cast<weir_breaker_state>(breaker.state);
+  reading.level = breaker.level;
+  reading.until = from_kernel_ns(breaker.until_ms * kNsPerMs);
+  return reading;
+}
+
+std::uint32_t to_load(double requests) {
+  const double largest = std::numeric_limits<std::uint32_t>::max();
+  return static_cast<std::uint32_t>(
+      std::clamp(std::round(requests * kLoadPerRequest), 0.0, largest));
+}
+
 BackendReading decode(const weir_be& record, std::uint32_t index) {
   BackendReading reading;
   reading.index = index;
@@ -56,15 +85,33 @@ BackendReading decode(const weir_be& record, std::uint32_t index) {
   reading.address = decode(record.address);
   reading.is_local = record.is_local != 0;
   reading.state = static_cast<weir_be_state>(read_once(record.state));
+  reading.breaker = decode_breaker(read_once(record.breaker));
   reading.weight = read_once(record.weight_q16) / kQ16;
+  reading.latency = decode_us(read_once(record.latency_us));
+  reading.min_rtt = decode_us(read_once(record.min_rtt_us));
   reading.in_flight = read_once(record.in_flight);
+  reading.fresh = read_once(record.fresh);
   reading.waiting = read_once(record.waiting);
   reading.streaming = read_once(record.streaming);
   reading.consecutive_failures = read_once(record.consecutive_failures);
   reading.connects = read_once(record.connects);
+  reading.direct = read_once(record.direct);
+  reading.adopted = read_once(record.adopted);
   reading.established = read_once(record.established);
   reading.connect_failures = read_once(record.connect_failures);
+  reading.refused = read_once(record.refused);
+  reading.timed_out = read_once(record.timed_out);
+  reading.resets = read_once(record.resets);
+  reading.mux = read_once(record.mux);
+  reading.closes = read_once(record.closes);
   reading.requests = read_once(record.requests);
+  reading.interim = read_once(record.interim);
+  reading.bytes_sent = read_once(record.bytes_sent);
+  reading.bytes_received = read_once(record.bytes_received);
+  reading.retransmits = read_once(record.retransmits);
+  reading.rtos = read_once(record.rtos);
+  reading.breaker_opens = read_once(record.breaker_opens);
+  reading.idle_ended = read_once(record.idle_ended);
   reading.last_failure = from_kernel_ns(read_once(record.last_failure_ns));
   return reading;
 }
@@ -74,8 +121,18 @@ ServiceReading decode(const weir_pool& record, std::uint32_t index) {
   reading.pool = index;
   reading.name.assign(record.name, strnlen(record.name, sizeof(record.name)));
   reading.address = decode(record.address);
+  reading.policy = static_cast<weir_policy>(record.policy);
+  const std::uint32_t flags = read_once(record.flags);
+  reading.refuse_when_empty = (flags & WEIR_POOL_REFUSE_WHEN_EMPTY) != 0;
+  reading.end_idle_when_open = (flags & WEIR_POOL_END_IDLE) != 0;
+  if (record.backup != WEIR_NO_POOL) reading.backup = record.backup;
+  reading.rif_limit = read_once(record.rif_limit) / kLoadPerRequest;
+  reading.members = read_once(record.members);
+  reading.open = read_once(record.open);
   reading.picks = read_once(record.picks);
   reading.misses = read_once(record.misses);
+  reading.panics = read_once(record.panics);
+  reading.backups = read_once(record.backups);
   return reading;
 }
 

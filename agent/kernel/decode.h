@@ -24,6 +24,11 @@ namespace weir::kernel {
 /// Published weight as shown in weir_be: saturates instead of wrapping.
 [[nodiscard]] std::uint32_t to_q16(double weight);
 
+/// Requests in the unit of weir_load(), rounded; saturates.
+[[nodiscard]] std::uint32_t to_load(double requests);
+
+[[nodiscard]] BreakerReading decode_breaker(std::uint64_t word);
+
 /// Everything but `service` and the histograms, which live in other maps.
 [[nodiscard]] BackendReading decode(const weir_be& record, std::uint32_t index);
 [[nodiscard]] ServiceReading decode(const weir_pool& record, std::uint32_t index);

@@ -5,8 +5,10 @@
 #include <bpf/libbpf.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
-#include <cstring>
+#include <set>
 
 #include "agent/kernel/decode.h"
 
@@ -20,14 +22,27 @@ struct Layout {
 
 constexpr std::array<Layout, kMapCount> kLayouts = {{
     {4, sizeof(weir_meta)},
-    {sizeof(weir_endpoint), 4},
+    {4, sizeof(weir_knobs)},
+    {sizeof(weir_endpoint), sizeof(weir_target)},
     {4, sizeof(weir_pool)},
     {4, sizeof(weir_pick_slot)},
     {4, sizeof(weir_be)},
+    {4, sizeof(weir_note)},
     {4, sizeof(weir_sk)},
     {4, sizeof(weir_hist)},
     {4, sizeof(std::uint64_t)},
+    {0, 0},
+    {4, sizeof(weir_census)},
 }};
+
+Result<bpf_map_info> inspect(int fd, const std::string& what) {
+  bpf_map_info info{};
+  std::uint32_t bytes = sizeof(info);
+  if (bpf_obj_get_info_by_fd(fd, &info, &bytes) != 0) {
+    return os_error(errno, "cannot inspect " + what);
+  }
+  return info;
+}
 
 /// Values of a per-CPU map for one key, one per possible CPU.
 template <typename T>
@@ -61,63 +76,120 @@ MappedArray<T>::~MappedArray() {
 }
 
 template class MappedArray<weir_meta>;
+template class MappedArray<weir_knobs>;
 template class MappedArray<weir_pool>;
 template class MappedArray<weir_pick_slot>;
 template class MappedArray<weir_be>;
+template class MappedArray<weir_census>;
+
+std::optional<std::uint32_t> entries_for(MapId id, std::uint32_t backends) {
+  switch (id) {
+    case kSvc:
+      return WEIR_MAX_POOLS + backends;
+    case kPick:
+      return WEIR_MAX_POOLS * 2 * backends;
+    case kBe:
+    case kCensus:
+      return backends;
+    case kHist:
+      return backends * WEIR_HIST_KINDS;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::uint32_t capacity_for(std::size_t needed) {
+  const std::size_t with_draining = needed + needed / 4;
+  return static_cast<std::uint32_t>(
+      std::clamp<std::size_t>(std::bit_ceil(with_draining), WEIR_MIN_BACKENDS, WEIR_MAX_BACKENDS));
+}
 
 Result<MapSet> MapSet::open(Fds fds, bool writable) {
+  auto info = inspect(fds[kBe].get(), WEIR_MAP_BE);
+  if (!info) return std::move(info).error();
+  const std::uint32_t capacity = info->max_entries;
+
   auto meta = MappedArray<weir_meta>::map(fds[kMeta].get(), 1, writable);
   if (!meta) return std::move(meta).error();
+  auto knobs = MappedArray<weir_knobs>::map(fds[kKnobs].get(), 1, writable);
+  if (!knobs) return std::move(knobs).error();
   auto pools = MappedArray<weir_pool>::map(fds[kPool].get(), WEIR_MAX_POOLS, writable);
   if (!pools) return std::move(pools).error();
-  auto slots = MappedArray<weir_pick_slot>::map(fds[kPick].get(),
-                                                WEIR_MAX_POOLS * 2 * WEIR_POOL_SLOTS, writable);
+  auto slots =
+      MappedArray<weir_pick_slot>::map(fds[kPick].get(), *entries_for(kPick, capacity), writable);
   if (!slots) return std::move(slots).error();
-  auto backends = MappedArray<weir_be>::map(fds[kBe].get(), WEIR_MAX_BACKENDS, writable);
+  auto backends = MappedArray<weir_be>::map(fds[kBe].get(), capacity, writable);
   if (!backends) return std::move(backends).error();
+  auto census = MappedArray<weir_census>::map(fds[kCensus].get(), capacity, writable);
+  if (!census) return std::move(census).error();
 
   MapSet set;
   set.fds_ = std::move(fds);
+  set.cache_.resize(capacity);
   set.meta_ = std::move(*meta);
+  set.knobs_ = std::move(*knobs);
   set.pools_ = std::move(*pools);
   set.slots_ = std::move(*slots);
   set.backends_ = std::move(*backends);
+  set.census_ = std::move(*census);
   return set;
 }
 
-Result<Snapshot> MapSet::read() const {
+Result<Snapshot> MapSet::read_gauges() const {
   Snapshot snapshot;
   snapshot.taken = std::chrono::steady_clock::now();
   snapshot.meta = meta_.span()[0];
   const std::span<weir_pool> pools = pools_.span();
+  std::vector<std::string> names(pools.size());
   for (std::uint32_t i = 0; i < pools.size(); ++i) {
-    if (pools[i].in_use != 0) snapshot.services.push_back(decode(pools[i], i));
+    if (pools[i].in_use == 0) continue;
+    snapshot.services.push_back(decode(pools[i], i));
+    names[i] = snapshot.services.back().name;
   }
   for (std::uint32_t i = 0; i < backends_.span().size(); ++i) {
     const weir_be& record = backends_.span()[i];
     if (record.state == WEIR_BE_FREE) continue;
     BackendReading reading = decode(record, i);
-    if (reading.pool < pools.size())
-      reading.service = decode(pools[reading.pool], reading.pool).name;
-    if (Status done = read_histograms(reading); !done) return std::move(done).error();
+    if (reading.pool < pools.size()) reading.service = names[reading.pool];
     snapshot.backends.push_back(std::move(reading));
-  }
-  for (std::uint32_t id = 0; id < WEIR_STAT_COUNT; ++id) {
-    auto values = read_per_cpu<std::uint64_t>(fds_[kStat].get(), id);
-    if (!values) return std::move(values).error();
-    for (const std::uint64_t value : *values) snapshot.stats[id] += value;
   }
   return snapshot;
 }
 
-Status MapSet::read_histograms(BackendReading& reading) const {
+Result<Snapshot> MapSet::read() {
+  auto snapshot = read_gauges();
+  if (!snapshot) return snapshot;
+  for (BackendReading& reading : snapshot->backends) {
+    if (Status done = read_histograms(reading); !done) return std::move(done).error();
+  }
+  for (std::uint32_t id = 0; id < WEIR_STAT_COUNT; ++id) {
+    auto values = read_per_cpu<std::uint64_t>(fds_[kStat].get(), id);
+    if (!values) return std::move(values).error();
+    for (const std::uint64_t value : *values) snapshot->stats[id] += value;
+  }
+  return snapshot;
+}
+
+/// One system call per kind and backend: only for those of which something may have been recorded
+/// since. What a backend counts moves with every sample, but for the time requests wait unread,
+/// which is measured at the backend's own end.
+Status MapSet::read_histograms(BackendReading& reading) {
+  CachedHistograms& cached = cache_[reading.index];
+  const std::uint64_t counted = 1 + reading.established + reading.requests + reading.closes +
+                                reading.waiting + reading.streaming;
+  auto fresh = std::make_shared<Histograms>();
+  const bool unchanged = cached.histograms && cached.counted == counted;
+  if (unchanged) *fresh = *cached.histograms;
   for (std::uint32_t kind = 0; kind < WEIR_HIST_KINDS; ++kind) {
+    if (unchanged && kind != WEIR_HIST_UNREAD) continue;
+    (*fresh)[kind] = {};
     auto values =
         read_per_cpu<weir_hist>(fds_[kHist].get(), reading.index * WEIR_HIST_KINDS + kind);
     if (!values) return std::move(values).error();
-    Histogram& histogram = kind == WEIR_HIST_CONNECT ? reading.connect_latency : reading.ttfb;
-    for (const weir_hist& value : *values) histogram.add(value);
+    for (const weir_hist& value : *values) (*fresh)[kind].add(value);
   }
+  cached = {counted, fresh};
+  reading.histograms = std::move(fresh);
   return {};
 }
 
@@ -135,9 +207,8 @@ Status MapSet::zero_histograms(std::uint32_t backend) {
 }
 
 Status MapSet::set_routes(const std::vector<Route>& routes) {
-  const auto same = [](const weir_endpoint& a, const weir_endpoint& b) {
-    return std::memcmp(&a, &b, sizeof(a)) == 0;
-  };
+  std::set<Endpoint> wanted;
+  for (const Route& route : routes) wanted.insert(decode(route.address));
   // Collected first: a hash that changes while it is walked may repeat or skip keys.
   std::vector<weir_endpoint> present;
   weir_endpoint next{};
@@ -146,15 +217,14 @@ Status MapSet::set_routes(const std::vector<Route>& routes) {
     present.push_back(next);
   }
   for (const weir_endpoint& old : present) {
-    bool kept = false;
-    for (const Route& route : routes) kept = kept || same(route.service, old);
+    const bool kept = wanted.contains(decode(old));
     if (!kept && bpf_map_delete_elem(fds_[kSvc].get(), &old) != 0 && errno != ENOENT) {
-      return os_error(errno, "cannot remove a service");
+      return os_error(errno, "cannot remove an address");
     }
   }
   for (const Route& route : routes) {
-    if (bpf_map_update_elem(fds_[kSvc].get(), &route.service, &route.pool, BPF_ANY) != 0) {
-      return os_error(errno, "cannot add a service");
+    if (bpf_map_update_elem(fds_[kSvc].get(), &route.address, &route.target, BPF_ANY) != 0) {
+      return os_error(errno, "cannot add an address");
     }
   }
   return {};
@@ -169,12 +239,9 @@ Result<MapSet> open_pinned_maps(const std::string& version_dir, bool writable) {
       if (errno == ENOENT) return make_error(Code::kNotFound, "nothing is pinned at " + path);
       return os_error(errno, "cannot open " + path);
     }
-    bpf_map_info info{};
-    std::uint32_t bytes = sizeof(info);
-    if (bpf_obj_get_info_by_fd(fds[i].get(), &info, &bytes) != 0) {
-      return os_error(errno, "cannot inspect " + path);
-    }
-    if (info.key_size != kLayouts[i].key_bytes || info.value_size != kLayouts[i].value_bytes) {
+    auto info = inspect(fds[i].get(), path);
+    if (!info) return std::move(info).error();
+    if (info->key_size != kLayouts[i].key_bytes || info->value_size != kLayouts[i].value_bytes) {
       return make_error(Code::kUnsupported,
                         path + " has another layout than this build: run `weir detach` first");
     }

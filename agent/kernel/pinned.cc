@@ -21,6 +21,7 @@ class PinnedReader final : public MapReader {
  public:
   explicit PinnedReader(MapSet maps) : maps_(std::move(maps)) {}
   Result<Snapshot> read() override { return maps_.read(); }
+  Result<Snapshot> read_gauges() override { return maps_.read_gauges(); }
 
  private:
   MapSet maps_;

@@ -22,17 +22,17 @@
 
 namespace weir::kernel {
 
-/// Not owned; must outlive the Tables. Sizes as in abi.h.
+/// Not owned; must outlive the Tables. With room for n backends:
 struct TableMemory {
   std::span<weir_pool> pools;       ///< WEIR_MAX_POOLS
-  std::span<weir_be> backends;      ///< WEIR_MAX_BACKENDS
-  std::span<weir_pick_slot> slots;  ///< WEIR_MAX_POOLS * 2 * WEIR_POOL_SLOTS
+  std::span<weir_be> backends;      ///< n
+  std::span<weir_pick_slot> slots;  ///< WEIR_MAX_POOLS * 2 * n
 };
 
 /// One entry of weir_svc.
 struct Route {
-  weir_endpoint service{};
-  std::uint32_t pool = 0;
+  weir_endpoint address{};
+  weir_target target{};
 };
 
 /// What configure() leaves to do in maps that are not plain memory.
@@ -41,12 +41,15 @@ struct TableChanges {
   std::vector<std::uint32_t> new_backends;  ///< their histograms must be zeroed
 };
 
+/// Records that `services` take in weir_be.
+[[nodiscard]] std::size_t backends_needed(const std::vector<ServiceSpec>& services);
+
 class Tables {
  public:
-  explicit Tables(const TableMemory& memory) : memory_(memory) {}
+  explicit Tables(const TableMemory& memory);
 
   /// Gives every service and backend of `services` its record. Records in use are matched by
-  /// service address and by (service, backend address): index, counters and alias tables stay.
+  /// service address and by (pool, backend address): index, counters and alias tables stay.
   /// Backends without a place in `services` become draining. A pool of which no active backend
   /// stays shares evenly between those it has now, until publish(). A pool that only drains is
   /// called "<name>#<index>" once another has its name. Changes nothing when it fails: a limit
@@ -58,6 +61,9 @@ class Tables {
   /// nothing refers to any more. Changes nothing when a decision is invalid.
   Status publish(const std::vector<BackendDecision>& decisions, TimePoint now);
 
+  /// Changes nothing when a limit is invalid.
+  Status set_rif_limits(const std::vector<PoolLimit>& limits);
+
  private:
   void check_out(std::uint32_t backend, TimePoint now);
   void flip(std::uint32_t pool, const std::vector<BackendDecision>& decisions);
@@ -65,10 +71,12 @@ class Tables {
 
   TableMemory memory_;
   /// Set for records that are no longer configured: when they were checked out.
-  std::vector<std::optional<TimePoint>> leaving_ =
-      std::vector<std::optional<TimePoint>>(WEIR_MAX_BACKENDS);
+  std::vector<std::optional<TimePoint>> leaving_;
   /// Pools that are configured; the others are kept only for their draining backends.
   std::vector<bool> configured_ = std::vector<bool>(WEIR_MAX_POOLS);
+  /// The backends in each pool's table.
+  std::vector<std::vector<std::uint32_t>> members_ =
+      std::vector<std::vector<std::uint32_t>>(WEIR_MAX_POOLS);
 };
 
 }  // namespace weir::kernel

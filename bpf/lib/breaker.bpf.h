@@ -68,7 +68,7 @@ WEIR_INLINE weir_u64 weir_breaker_pack(const struct weir_breaker* breaker) {
          breaker->until_ms << WEIR_BREAKER_UNTIL_SHIFT;
 }
 
-WEIR_INLINE weir_u32 weir_breaker_state(weir_u64 word) { return (weir_u32)word & 3; }
+WEIR_INLINE weir_u32 weir_breaker_state_of(weir_u64 word) { return (weir_u32)word & 3; }
 
 /* Open time at `level`, without the random part. */
 WEIR_INLINE weir_u32 weir_breaker_open_ms(const struct weir_knobs* knobs, weir_u32 level) {
@@ -146,13 +146,15 @@ WEIR_INLINE int weir_breaker_open(weir_u64* word, weir_u64 before, weir_u32 leve
                                   weir_u32 random, const struct weir_knobs* knobs,
                                   struct weir_breaker_change* change) {
   weir_u32 open_ms = weir_breaker_open_ms(knobs, level);
-  struct weir_breaker breaker = {.state = WEIR_BREAKER_OPEN, .level = level};
+  struct weir_breaker breaker = weir_breaker_unpack(0);
 
+  breaker.state = WEIR_BREAKER_OPEN;
+  breaker.level = level;
   open_ms += (weir_u32)((weir_u64)(open_ms / 5) * random >> 32);
   breaker.until_ms = now_ms + open_ms;
   if (WEIR_COMPARE_EXCHANGE(word, before, weir_breaker_pack(&breaker)) != before) return 0;
   change->changed = 1;
-  change->from = weir_breaker_state(before);
+  change->from = weir_breaker_state_of(before);
   change->to = WEIR_BREAKER_OPEN;
   change->level = level;
   change->open_ms = open_ms;

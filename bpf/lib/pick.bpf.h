@@ -22,6 +22,7 @@
 #ifndef WEIR_PICK_BPF_H
 #define WEIR_PICK_BPF_H
 
+#include "lib/alias.bpf.h"
 #include "lib/breaker.bpf.h"
 #include "lib/endpoint.bpf.h"
 
@@ -46,21 +47,6 @@ struct weir_choice {
   struct weir_candidate first;
   struct weir_candidate second;
 };
-
-/* weir_pool.table: where the table begins in weir_pick, and how many slots it has. */
-WEIR_INLINE weir_u32 weir_table_first(weir_u64 table) { return (weir_u32)table; }
-WEIR_INLINE weir_u32 weir_table_slots(weir_u64 table) { return (weir_u32)(table >> 32); }
-
-/* A slot in [0, slots) from 32 random bits. A multiplication instead of a remainder: no division,
- * and a bias below slots / 2^32. */
-WEIR_INLINE weir_u32 weir_alias_slot(weir_u32 random, weir_u32 slots) {
-  return (weir_u32)(((weir_u64)random * slots) >> 32);
-}
-
-/* The backend that `slot` yields for 32 other random bits. */
-WEIR_INLINE weir_u32 weir_alias_choose(const struct weir_pick_slot* slot, weir_u32 coin) {
-  return coin < slot->threshold ? slot->backend : slot->alias;
-}
 
 /* Load in quarters of a request. A connection that has sent nothing yet is a request about to come;
  * one whose response has begun costs the backend less than one in prefill; an idle one nothing. */
