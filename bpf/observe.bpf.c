@@ -50,8 +50,7 @@ static __always_inline void remote_endpoint(const struct bpf_sock_ops* ops,
  * for one that is none of ours. */
 static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
                                       struct weir_note* decided) {
-  __u32 slot = (__u32)cookie & (WEIR_NOTES - 1);
-  struct weir_note* note = bpf_map_lookup_elem(&weir_note, &slot);
+  struct weir_note* note = weir_note_of(cookie);
   struct weir_endpoint remote;
   struct weir_target* target;
   struct weir_be* be;

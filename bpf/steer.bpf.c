@@ -121,12 +121,6 @@ static __noinline void explain(const struct weir_pick_result* result, __u32 pool
 
 /* ---- one connect() ---- */
 
-static __always_inline struct weir_note* note_of(__u64 cookie) {
-  __u32 slot = (__u32)cookie & (WEIR_NOTES - 1);
-
-  return bpf_map_lookup_elem(&weir_note, &slot);
-}
-
 static __always_inline enum weir_verdict nobody(struct weir_pool* pool) {
   WEIR_ADD(&pool->misses, 1);
   if (pool->flags & WEIR_POOL_REFUSE_WHEN_EMPTY) {
@@ -138,11 +132,15 @@ static __always_inline enum weir_verdict nobody(struct weir_pool* pool) {
 }
 
 /* What an earlier connect() on this socket still holds: usually nothing, it ended with its socket
- * state. Returns the backend that the earlier one failed at. */
-static __always_inline __u32 forget_previous(struct weir_sk* sk) {
+ * state. Returns the backend that it failed at. */
+static __always_inline __u32 forget_previous(struct weir_sk* sk, struct weir_note* note,
+                                             __u64 cookie) {
+  __u32 failed_at = weir_note_failed(note, cookie);
+
+  if (!sk) return failed_at;
   if (weir_release(sk)) weir_count(WEIR_STAT_RECONNECT_RELEASED, 1);
   sk->service.port = 0; /* getpeername is to show the truth unless we steer again */
-  return sk->flags & WEIR_SK_FAILED ? sk->backend : WEIR_NO_BACKEND;
+  return sk->flags & WEIR_SK_FAILED ? sk->backend : failed_at;
 }
 
 static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
@@ -150,18 +148,16 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
                                                struct weir_endpoint* target) {
   struct weir_pick_result result = {.choice.backend = WEIR_NO_BACKEND};
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx->sk, 0, 0);
-  __u32 avoid = sk ? forget_previous(sk) : WEIR_NO_BACKEND;
   __u64 cookie = bpf_get_socket_cookie(ctx);
-  struct weir_note* note = note_of(cookie);
+  struct weir_note* note = weir_note_of(cookie);
   struct weir_knobs* knobs = weir_knobs_now();
   struct weir_target* found;
   struct weir_pool* pool;
-  __u32 probe = 0, backend;
+  __u32 probe = 0, avoid, backend;
   struct weir_be* be;
 
   if (!note || !knobs) return WEIR_PASS;
-  /* Of an earlier connect() on this socket that did not get as far as its SYN. */
-  if (note->cookie == cookie) note->cookie = 0;
+  avoid = forget_previous(sk, note, cookie);
   found = bpf_map_lookup_elem(&weir_svc, service);
   if (!found || found->kind != WEIR_TARGET_SERVICE) {
     weir_count(WEIR_STAT_PASS_NOT_SERVICE, 1);
@@ -281,9 +277,15 @@ int weir_peername6(struct bpf_sock_addr* ctx) {
 SEC("cgroup/sock_release")
 int weir_sk_release(struct bpf_sock* ctx) {
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx, 0, 0);
+  struct weir_note* note;
+  __u64 cookie;
 
   /* A client that gives up in SYN_SENT is counted as a failure by the state callback. */
   if (sk) weir_release(sk);
+  if (ctx->protocol != IPPROTO_TCP || ctx->state != BPF_TCP_CLOSE) return 1;
+  cookie = bpf_get_socket_cookie(ctx);
+  note = weir_note_of(cookie);
+  if (note) weir_note_failed(note, cookie);
   return 1;
 }
 

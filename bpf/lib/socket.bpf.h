@@ -68,35 +68,57 @@ WEIR_INLINE void weir_connect_succeeded(struct weir_sk* sk) {
   weir_breaker_changed(be, sk->backend, knobs, &change);
 }
 
-/* Counts against the backend whatever kept a SYN from being answered, also a client that gave up
- * waiting: to the next connect() it is all the same, better elsewhere. What failed before the SYN
- * (no route, no free port) never gets here: that is no fault of the backend. */
-WEIR_INLINE void weir_connect_failed(struct weir_sk* sk, __u32 error, __u64 cookie) {
+/* One failed connect to a backend. `probe`: it held a token of its breaker. */
+WEIR_INLINE void weir_count_failure(__u32 backend, __u32 pool, __u32 probe, __u32 error,
+                                    __u64 cookie) {
   struct weir_breaker_change change = {};
-  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_be* be = weir_be_at(backend);
   struct weir_knobs* knobs = weir_knobs_now();
   struct weir_event_failure* event;
   __u32 consecutive;
   __u64 now_ns;
 
-  if (!be || !knobs || !weir_take_connect_ns(sk)) return;
+  if (!be || !knobs) return;
   now_ns = bpf_ktime_get_ns();
-  sk->flags |= WEIR_SK_FAILED;
   WEIR_ADD(&be->connect_failures, 1);
   if (error == ECONNREFUSED) WEIR_ADD(&be->refused, 1);
   if (error == ETIMEDOUT) WEIR_ADD(&be->timed_out, 1);
   consecutive = __sync_fetch_and_add(&be->consecutive_failures, 1) + 1;
   WEIR_WRITE_ONCE(be->last_failure_ns, now_ns);
-  weir_breaker_failure(&be->breaker, !!(sk->flags & WEIR_SK_PROBE), consecutive, now_ns / 1000000,
-                       weir_random(), knobs, &change);
-  weir_breaker_changed(be, sk->backend, knobs, &change);
+  weir_breaker_failure(&be->breaker, probe, consecutive, now_ns / 1000000, weir_random(), knobs,
+                       &change);
+  weir_breaker_changed(be, backend, knobs, &change);
   if (!weir_watched(knobs->watch_until_ns)) return;
-  event = WEIR_EVENT_RESERVE(struct weir_event_failure, WEIR_EVENT_FAILURE, sk->pool, sk->backend,
-                             cookie);
+  event = WEIR_EVENT_RESERVE(struct weir_event_failure, WEIR_EVENT_FAILURE, pool, backend, cookie);
   if (!event) return;
   event->error = error;
   event->consecutive = consecutive;
   weir_event_submit(event);
+}
+
+/* A SYN was sent and the connection never established, whatever the reason: also a client that gave
+ * up waiting. To the next connect() it is all the same: better elsewhere. */
+WEIR_INLINE void weir_connect_failed(struct weir_sk* sk, __u32 error, __u64 cookie) {
+  if (!weir_take_connect_ns(sk)) return;
+  sk->flags |= WEIR_SK_FAILED;
+  weir_count_failure(sk->backend, sk->pool, !!(sk->flags & WEIR_SK_PROBE), error, cookie);
+}
+
+WEIR_INLINE struct weir_note* weir_note_of(__u64 cookie) {
+  __u32 slot = (__u32)cookie & (WEIR_NOTES - 1);
+
+  return bpf_map_lookup_elem(&weir_note, &slot);
+}
+
+/* A pick whose connect() never came as far as its SYN: no route, no free local port (a matter of
+ * this one destination: another backend has its own range). Shows when the socket is closed or
+ * connects again. A client whose own mistake fails everywhere soon fails on most of the pool, which
+ * is then in panic and keeps all its backends. Returns the backend, or WEIR_NO_BACKEND. */
+WEIR_INLINE __u32 weir_note_failed(struct weir_note* note, __u64 cookie) {
+  if (note->cookie != cookie) return WEIR_NO_BACKEND;
+  note->cookie = 0;
+  weir_count_failure(note->backend, note->pool, note->probe, 0, cookie);
+  return note->backend;
 }
 
 WEIR_INLINE void weir_count_request(const struct weir_sk* sk,
