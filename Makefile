@@ -169,7 +169,7 @@ $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 
 CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
-TOOLS  := $(BIN)/weir-delay-server $(BIN)/weir-loadgen
+TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client)
 
 TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
 
@@ -181,7 +181,15 @@ $(BIN)/weir-loadgen: $(OBJ)/tests/bench/loadgen.o $(OBJ)/tests/bench/load_genera
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer
+$(BIN)/weir-connect-loop: $(OBJ)/tests/bench/connect_loop.o $(TOOL_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(BIN)/weir-ttfb-client: $(OBJ)/tests/bench/ttfb_client.o $(TOOL_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -206,12 +214,18 @@ test-bpf: ; $(Q)$(MAKE) test SUITES=bpf ## kernel programs on real sockets (root
 test-e2e: ; $(Q)$(MAKE) test SUITES=e2e ## the whole agent, with foreign clients (root)
 test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its program
 
-bench: bench-steer ## every benchmark
+BENCHES := steer observe
 
-bench-steer: ## steering against direct and one nginx proxy (root)
+# One after the other: two at once would measure each other.
+bench: ## every benchmark (root)
+	$(Q)for name in $(BENCHES); do $(MAKE) bench-$$name || exit 1; done
+
+bench-steer: ## what steering, observing and a pick cost, beside one nginx proxy (root)
+bench-observe: ## the kernel's time to first byte against the client's own clock (root)
+$(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools
-	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_steer.py
+	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$*.py
 
 # ---- care -------------------------------------------------------------------------------------
 
@@ -248,6 +262,6 @@ clean: ## remove build/ except the third-party libraries
 	$(Q)find $(BUILD) -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 -include $(wildcard $(shell [ -d $(OBJ) ] && find $(OBJ) -name '*.d'))

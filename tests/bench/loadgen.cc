@@ -37,14 +37,16 @@ void print(const LoadGenerator& load, bool json) {
   const double cpu_us = std::chrono::duration<double, std::micro>(load.cpu()).count();
   if (json) {
     std::printf(
-        "{\"target\":\"%s\",\"mode\":\"%s\",\"rate\":%g,\"seconds\":%g,\"warmup_seconds\":%g,"
+        "{\"target\":\"%s\",\"mode\":\"%s\",\"loop\":\"%s\",\"rate\":%g,\"seconds\":%g,\"warmup_"
+        "seconds\":%g,"
         "\"connections\":%zu,\"seed\":%lu,\"scheduled\":%lu,\"answered\":%lu,"
         "\"achieved_rate\":%.1f,\"queued\":%lu,\"deepest_queue\":%zu,\"errors\":%lu,"
         "\"error_kinds\":{\"dropped\":%lu,\"connect\":%lu,\"io\":%lu,\"status\":%lu,"
         "\"unanswered\":%lu},\"latency_us\":{\"count\":%lu,\"mean\":%s,\"p50\":%s,\"p90\":%s,"
         "\"p99\":%s,\"p99_9\":%s,\"max\":%s},\"send_lag_us\":{\"p50\":%s,\"p99\":%s},"
         "\"cpu_us\":%.0f}\n",
-        options.target_text.c_str(), options.keepalive ? "keepalive" : "close", options.rate,
+        options.target_text.c_str(), options.keepalive ? "keepalive" : "close",
+        options.closed ? "closed" : "open", options.closed ? achieved : options.rate,
         options.seconds, options.warmup_seconds, options.connections, options.seed,
         counts.scheduled, counts.answered, achieved, counts.queued, counts.deepest_queue,
         counts.errors(), counts.dropped, counts.connect, counts.io, counts.status,
@@ -57,7 +59,11 @@ void print(const LoadGenerator& load, bool json) {
   }
   std::printf("requests  %lu scheduled, %lu answered, %lu queued (deepest %zu)\n", counts.scheduled,
               counts.answered, counts.queued, counts.deepest_queue);
-  std::printf("rate      %.1f/s of %.1f/s\n", achieved, options.rate);
+  if (options.closed) {
+    std::printf("rate      %.1f/s, as fast as answers came\n", achieved);
+  } else {
+    std::printf("rate      %.1f/s of %.1f/s\n", achieved, options.rate);
+  }
   std::printf("errors    %lu: dropped %lu, connect %lu, io %lu, status %lu, unanswered %lu\n",
               counts.errors(), counts.dropped, counts.connect, counts.io, counts.status,
               counts.unanswered);
@@ -71,16 +77,18 @@ void print(const LoadGenerator& load, bool json) {
 }
 
 int run_main(int argc, char** argv) {
-  CLI::App app("Open-loop Poisson HTTP/1.1 load; latency from the time each request was due.",
+  CLI::App app("HTTP/1.1 load: Poisson open loop with latency from the time due, or closed loop.",
                "weir-loadgen");
   Options options;
   std::string mode = "keepalive";
   bool json = false;
   app.add_option("--target", options.target_text, "ADDRESS:PORT")->required();
   app.add_option("--path", options.path, "request target")->capture_default_str();
-  app.add_option("--rate", options.rate, "mean requests per second")
-      ->check(CLI::Range(0.1, 1e6))
-      ->capture_default_str();
+  CLI::Option* const rate = app.add_option("--rate", options.rate, "mean requests per second")
+                                ->check(CLI::Range(0.1, 1e6))
+                                ->capture_default_str();
+  app.add_flag("--closed", options.closed, "every connection always has one request outstanding")
+      ->excludes(rate);
   app.add_option("--seconds", options.seconds, "length of the schedule")
       ->check(CLI::Range(0.01, 86400.0))
       ->capture_default_str();

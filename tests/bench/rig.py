@@ -149,9 +149,13 @@ def ksoftirqd_pids():
 # ---- the load ----------------------------------------------------------------------------------
 
 def load(target, mode, rate, seconds, seed, connections, cgroup):
-    """One run of weir-loadgen inside `cgroup`; its report. A run that could not start raises."""
-    argv = [BIN / "weir-loadgen", "--target", target, "--mode", mode, "--rate", rate, "--seconds",
-            seconds, "--seed", seed, "--connections", connections, "--cgroup", cgroup.path,
+    """One run of weir-loadgen inside `cgroup`; its report. A run that could not start raises.
+
+    Without a `rate` the loop is closed: every connection always has one request outstanding.
+    """
+    pace = ["--closed"] if rate is None else ["--rate", rate]
+    argv = [BIN / "weir-loadgen", "--target", target, "--mode", mode, *pace, "--seconds", seconds,
+            "--seed", seed, "--connections", connections, "--cgroup", cgroup.path,
             "--warmup", min(0.5, seconds / 4), "--json"]
     with Process(argv) as process:
         process.wait(seconds + 30)

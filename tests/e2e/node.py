@@ -22,11 +22,14 @@ QUICK = {"tick_ms": 100, "latency_tau_ms": 500}
 
 
 class DelayServer(Process):
-    """An HTTP server that answers every request after a chosen delay and keeps its own clock."""
+    """An HTTP server that answers every request after a chosen delay and keeps its own clock.
 
-    def __init__(self, name, delay_us=0, listen="127.0.0.1:0", netns=None):
+    `options`: further options of weir-delay-server.
+    """
+
+    def __init__(self, name, delay_us=0, listen="127.0.0.1:0", netns=None, options=()):
         super().__init__([BIN / "weir-delay-server", "--listen", listen, "--delay-us", delay_us,
-                          "--name", name], netns=netns)
+                          "--name", name, *options], netns=netns)
         self.name = name
         self.address = self.wait_for_output(re.compile(r"^listening (\S+)$", re.M)).group(1)
 

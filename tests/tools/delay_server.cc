@@ -6,7 +6,10 @@
 //
 // One thread, one epoll loop: any number of requests wait at once, in a heap of due times.
 //
-//   any request           200, `x-backend: NAME`, a body that starts with NAME, after the delay
+//   any request           200, `x-backend: NAME`, a body that starts with NAME, after the delay;
+//   with
+//                         --pieces the head and the body come in that many parts, one each
+//                         --piece-us, as a generated text does
 //   PUT /delay?us=N       changes the delay for requests read from now on
 //   GET /stats            {"name","requests","connections","delay_us":{"p50","p99","count"}}
 //   DELETE /stats         forgets requests and delays counted so far
@@ -54,6 +57,9 @@ struct Options {
   microseconds delay{0};
   /// Unset: just the name and a newline.
   std::optional<std::size_t> body_bytes;
+  /// Writes into which a response is divided, and the time between two of them.
+  std::size_t pieces = 1;
+  microseconds piece_gap{0};
   std::string name = "delay";
 };
 
@@ -67,6 +73,7 @@ struct Connection {
   bool closing = false;               ///< the last answer was written, perhaps not yet taken
   std::optional<std::string> control_answer;  ///< set when the current request is a control one
   TimePoint request_read;                     ///< when the last byte of that request was read
+  std::size_t pieces_sent = 0;                ///< of the current response
   std::string unsent;  ///< the part of a response that the socket did not take
 };
 
@@ -106,7 +113,8 @@ class DelayServer {
   bool read_all(Connection& connection, bool to_end);
   bool take_requests(std::uint64_t id, Connection& connection);
   bool finish_request(std::uint64_t id, Connection& connection);
-  bool answer(Connection& connection);
+  /// Sends the response, or the next piece of it.
+  bool answer(std::uint64_t id, Connection& connection);
   bool send(Connection& connection, std::string_view bytes) const;
   /// The answer when the head is a control request.
   std::optional<std::string> control(const HttpHead& head);
@@ -270,7 +278,7 @@ bool DelayServer::finish_request(std::uint64_t id, Connection& connection) {
   }
   connection.waiting = true;
   connection.request_read = clock_.now();
-  if (options_.delay.count() == 0) return answer(connection);
+  if (options_.delay.count() == 0) return answer(id, connection);
   due_.push({connection.request_read + options_.delay, id});
   return true;
 }
@@ -281,16 +289,27 @@ void DelayServer::answer_due() {
     due_.pop();
     const auto found = connections_.find(id);
     if (found == connections_.end()) continue;  // the client left
-    if (!answer(found->second) || !take_requests(id, found->second)) connections_.erase(found);
+    if (!answer(id, found->second) || !take_requests(id, found->second)) connections_.erase(found);
   }
 }
 
-bool DelayServer::answer(Connection& connection) {
-  connection.waiting = false;
-  ++requests_;
-  delays_.add(clock_.now() - connection.request_read);
-  connection.closing = connection.close_after_response;
-  return send(connection, response_);
+bool DelayServer::answer(std::uint64_t id, Connection& connection) {
+  const TimePoint now = clock_.now();
+  if (connection.pieces_sent == 0) {
+    ++requests_;
+    delays_.add(now - connection.request_read);
+  }
+  const std::size_t piece = connection.pieces_sent++;
+  const std::size_t begin = piece * response_.size() / options_.pieces;
+  const std::size_t end = (piece + 1) * response_.size() / options_.pieces;
+  if (connection.pieces_sent < options_.pieces) {
+    due_.push({now + options_.piece_gap, id});
+  } else {
+    connection.pieces_sent = 0;
+    connection.waiting = false;
+    connection.closing = connection.close_after_response;
+  }
+  return send(connection, std::string_view(response_).substr(begin, end - begin));
 }
 
 bool DelayServer::send(Connection& connection, std::string_view bytes) const {
@@ -353,6 +372,11 @@ int run_main(int argc, char** argv) {
   app.add_option("--delay-us", delay_us, "wait before the first response byte, us")
       ->capture_default_str();
   app.add_option("--body-bytes", options.body_bytes, "length of the response body (default: NAME)");
+  std::uint32_t piece_us = 0;
+  app.add_option("--pieces", options.pieces, "parts in which a response is sent")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--piece-us", piece_us, "time between two parts, us")->capture_default_str();
   app.add_option("--name", options.name, "sent as x-backend and at the start of the body")
       ->capture_default_str()
       ->check([](const std::string& name) {
@@ -368,6 +392,7 @@ int run_main(int argc, char** argv) {
   }
   options.listen = *endpoint;
   options.delay = microseconds(delay_us);
+  options.piece_gap = microseconds(piece_us);
   const Status status = DelayServer(std::move(options)).run();
   if (status) return 0;
   std::fprintf(stderr, "weir-delay-server: %s\n", status.error().message.c_str());

@@ -7,8 +7,10 @@ never shorter than set, and its median is less than 2 ms longer.
 import json
 import pathlib
 import socket
+import statistics
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -63,6 +65,16 @@ class DelayServerTest(unittest.TestCase):
         self.assertEqual(replies.count(b"HTTP/1.1 200 OK"), 2)
         self.assertIn(b'"requests":1', replies.split(b"HTTP/1.1 200 OK")[2])
 
+    def test_a_response_in_pieces_takes_the_time_between_them_and_counts_once(self):
+        server = self.start(delay_us=1000, options=("--pieces", 4, "--piece-us", 5000))
+        began = time.monotonic()
+        reply = request(server.address, "GET", "/")
+        self.assertGreaterEqual(time.monotonic() - began, 0.016)
+        self.assertEqual((reply.status, reply.body), (200, b"a\n"))
+        stats = server.stats()
+        self.assertEqual((stats["requests"], stats["delay_us"]["count"]), (1, 1))
+        self.assertLess(stats["delay_us"]["p50"], 5000)  # up to the first piece
+
     def test_sigterm_ends_it_with_status_0(self):
         server = self.start()
         server.signal(15)
@@ -110,12 +122,89 @@ class LoadgenTest(unittest.TestCase):
         self.assertEqual(scheduled[0], scheduled[1])
         self.assertNotEqual(scheduled[0], scheduled[2])
 
+    def test_a_closed_loop_keeps_every_connection_busy_until_the_end(self):
+        for mode in ("keepalive", "close"):
+            with self.subTest(mode), DelayServer("a", 10_000) as server:
+                status, report = loadgen(server.address, "--closed", "--seconds", 1, "--mode", mode,
+                                         "--connections", 4)
+                self.assertEqual((status, report["errors"]), (0, 0), report)
+                self.assertEqual(report["answered"], server.stats()["requests"])
+                # At most 4 connections x 1 s / 10 ms, and the last ones end after the second.
+                self.assertTrue(200 < report["answered"] <= 404, report)
+
+    def test_a_response_in_pieces_and_another_head_are_both_read(self):
+        # A long body comes in many pieces; /stats answers with another head than "/" did.
+        with DelayServer("a", options=("--body-bytes", 300_000)) as server:
+            for path in ("/", "/stats"):
+                status, report = loadgen(server.address, "--path", path, "--rate", 100,
+                                         "--seconds", 0.3, "--connections", 2)
+                self.assertEqual((status, report["errors"]), (0, 0), report)
+
+    def test_rate_and_closed_loop_exclude_each_other(self):
+        status, error = loadgen("127.0.0.1:1", "--rate", 10, "--closed")
+        self.assertNotIn(status, (0, 1))
+        self.assertIn("--closed", error)
+
     def test_a_closed_port_is_an_error_not_a_result(self):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))  # bound, not listening
             status, error = loadgen("127.0.0.1:%d" % closed.getsockname()[1])
         self.assertEqual(status, 1)
         self.assertIn("could not open 32 connections", error)
+
+
+class TtfbClientTest(unittest.TestCase):
+    def run_client(self, target, *arguments):
+        run = subprocess.run([BIN / "weir-ttfb-client", "--target", target, *map(str, arguments)],
+                             capture_output=True, text=True, timeout=60)
+        *records, total = map(json.loads, run.stdout.splitlines())
+        return run.returncode, records, total
+
+    def test_records_every_request_once_with_the_servers_delay_in_it(self):
+        with DelayServer("a", 5000, options=("--pieces", 3, "--piece-us", 10_000)) as server:
+            status, records, total = self.run_client(server.address, "--connections", 3,
+                                                     "--requests", 50)
+            self.assertEqual((status, total), (0, {"requests": 50, "errors": 0}))
+            self.assertEqual(server.stats()["requests"], 50)
+        by_cookie = {}
+        for record in records:
+            by_cookie.setdefault(record["cookie"], []).append(record["seq"])
+        self.assertEqual((len(records), len(by_cookie)), (50, 3))
+        for numbers in by_cookie.values():
+            self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+        # The first piece, not the last: 5 ms, not 25.
+        self.assertGreaterEqual(min(record["ttfb_us"] for record in records), 4900)
+        self.assertLess(statistics.median(record["ttfb_us"] for record in records), 10_000)
+
+    def test_a_closed_port_is_an_error(self):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # bound, not listening
+            address = "127.0.0.1:%d" % closed.getsockname()[1]
+            self.assertEqual(self.run_client(address)[0], 1)
+
+
+class ConnectLoopTest(unittest.TestCase):
+    def run_loop(self, *arguments):
+        run = subprocess.run([BIN / "weir-connect-loop", *map(str, arguments)],
+                             capture_output=True, text=True, timeout=60)
+        return run.returncode, json.loads(run.stdout)
+
+    def free_port(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    def test_connects_as_often_as_asked_to_any_local_address(self):
+        port = self.free_port()
+        status, report = self.run_loop("--target", f"127.20.3.4:{port}", "--listen",
+                                       f"0.0.0.0:{port}", "--connects", 500)
+        self.assertEqual((status, report["connects"], report["failed"]), (0, 500, 0), report)
+
+    def test_a_connect_that_reaches_somebody_else_is_a_failure(self):
+        with DelayServer("a") as server:
+            status, report = self.run_loop("--target", server.address, "--listen",
+                                           f"127.0.0.1:{self.free_port()}", "--connects", 5)
+        self.assertEqual((status, report["connects"], report["failed"]), (1, 0, 5), report)
 
 
 if __name__ == "__main__":
