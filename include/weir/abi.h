@@ -49,6 +49,7 @@ typedef __u64 weir_u64;
 #define WEIR_MAP_STAT "weir_stat"     /* PERCPU_ARRAY u64: [enum weir_stat_id]                   */
 #define WEIR_MAP_EVENT "weir_event"   /* RINGBUF   weir_event_*: only while somebody watches     */
 #define WEIR_MAP_CENSUS "weir_census" /* ARRAY     weir_census: the last recount of each backend */
+#define WEIR_MAP_SWEEP "weir_sweep"   /* ARRAY[1]  weir_sweep: one run over sockets; never pinned */
 
 /*
  * Limits. Maps of backends are made for as many backends as the configuration needs (a power of
@@ -300,9 +301,8 @@ enum weir_sk_flags {
   WEIR_SK_SNIFFED = 1u << 4,  /* first request payload was looked at */
   WEIR_SK_TLS = 1u << 5,      /* it began with a TLS handshake */
   WEIR_SK_MUX = 1u << 6,      /* it began with the HTTP/2 preface: requests cannot be told apart */
-  WEIR_SK_INTERIM = 1u << 7,  /* the response bytes not yet read are a 1xx response */
-  WEIR_SK_TOTALLED = 1u << 8, /* its totals are in weir_be */
-  WEIR_SK_FAILED = 1u << 9,   /* its connect failed: the next one on this socket goes elsewhere */
+  WEIR_SK_TOTALLED = 1u << 7, /* its totals are in weir_be */
+  WEIR_SK_FAILED = 1u << 8,   /* its connect failed: the next one on this socket goes elsewhere */
 };
 
 /* Per-socket state of an observed connection. */
@@ -317,7 +317,8 @@ struct weir_sk {
   weir_u32 requests;            /* responses begun on this connection */
   weir_u32 next_tx_seq;         /* skb clock: first sequence number not yet sent */
   weir_u32 next_rx_seq;         /* skb clock: first sequence number not yet received */
-  weir_u32 pad;
+  weir_u32 interim_bytes;       /* tracepoint clock: of what is unread, the first so many bytes are
+                                   1xx responses */
   weir_u64 connect_ns;          /* when the SYN left; 0 once its outcome is counted */
   weir_u64 opened_ns;           /* the same, kept */
   weir_u64 begin_ns;            /* when the first byte of the request was sent */
@@ -339,6 +340,27 @@ struct weir_census {
   weir_u32 streaming;
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_census) == 16, "weir_census");
+
+/*
+ * One run of an iterator program over sockets: first what user space asks for, then what the run
+ * did. The agent that runs them owns this map and starts one run at a time.
+ */
+struct weir_sweep {
+  weir_u64 run;     /* number of this run, never 0; a socket is counted once in it */
+  weir_u64 now_ns;  /* time at which silence is measured */
+  weir_u32 backend; /* whose idle connections are ended */
+  weir_u32 pad0;
+  weir_u64 pad1[5];
+
+  weir_u64 sockets; /* sockets that were counted or considered */
+  weir_u64 adopted; /* connections taken in, clients' and servers' */
+  weir_u64 ended;   /* idle connections ended */
+  weir_u64 failed;  /* of those to be adopted or ended, refused by the kernel */
+  weir_u64 unwatched; /* adopted, but without the callback that tells of their close */
+  weir_u64 pad2[3];
+};
+WEIR_STATIC_ASSERT(sizeof(struct weir_sweep) == 128, "weir_sweep");
+WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_sweep, sockets) == 64, "weir_sweep: kernel line");
 
 /* ---- records of weir_event; each begins with a weir_event_head ---- */
 
