@@ -255,7 +255,8 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
 
     for (const BackendSpec& backend_spec : *spec.backends) {
       auto at = index.backend(*found, backend_spec.address);
-      const bool kept_active = at && backends[*at].state == WEIR_BE_ACTIVE;
+      const bool takes_connections =
+          at && backends[*at].state == WEIR_BE_ACTIVE && backends[*at].weight_q16 > 0;
       if (!at) {
         at = take(free_backends);
         weir_be& fresh = backends[*at];
@@ -267,7 +268,7 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
       }
       weir_be& backend = backends[*at];
       backend.is_local = backend_spec.is_local ? 1 : 0;
-      if (kept_active) goes_on[*found] = true;
+      if (takes_connections) goes_on[*found] = true;
       until_publish.push_back({*at, 1, std::nullopt});
       store(backend.state, weir_u32{WEIR_BE_ACTIVE});
       leaving_[*at].reset();
@@ -277,7 +278,7 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
   }
   // Before anybody is checked out: no connect() meets an empty pool before the first publish().
   for (std::uint32_t i = 0; i < pools.size(); ++i) {
-    if (configured_[i] && !goes_on[i]) flip(i, until_publish);
+    if (configured_[i] && !goes_on[i]) share_evenly(i, until_publish);
     if (!configured_[i] && pools[i].in_use != 0 && names.contains(decode(pools[i], i).name)) {
       give_up_name(pools[i], i);
     }
@@ -293,6 +294,14 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
     if (routed.insert(decode(route.address)).second) changes.routes.push_back(route);
   }
   return changes;
+}
+
+void Tables::share_evenly(std::uint32_t pool, const std::vector<BackendDecision>& decisions) {
+  for (const BackendDecision& decision : decisions) {
+    weir_be& backend = memory_.backends[decision.index];
+    if (backend.pool == pool) store(backend.weight_q16, to_q16(decision.weight));
+  }
+  flip(pool, decisions);
 }
 
 void Tables::check_out(std::uint32_t backend, TimePoint now) {

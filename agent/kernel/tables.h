@@ -65,6 +65,7 @@ class Tables {
   Status set_rif_limits(const std::vector<PoolLimit>& limits);
 
  private:
+  void share_evenly(std::uint32_t pool, const std::vector<BackendDecision>& decisions);
   void check_out(std::uint32_t backend, TimePoint now);
   void flip(std::uint32_t pool, const std::vector<BackendDecision>& decisions);
   void free_drained(TimePoint now);

@@ -35,7 +35,7 @@ TEST(Decode, BackendCarriesEveryField) {
   weir_be record{};
   record.address = encode(endpoint("10.0.0.1:9000"));
   record.pool = 3;
-  record.state = WEIR_BE_OPEN;
+  record.state = WEIR_BE_DRAINING;
   record.weight_q16 = 98304;
   record.is_local = 1;
   record.in_flight = 1;
@@ -52,7 +52,7 @@ TEST(Decode, BackendCarriesEveryField) {
   EXPECT_EQ(reading.index, 17U);
   EXPECT_EQ(reading.pool, 3U);
   EXPECT_EQ(reading.address, endpoint("10.0.0.1:9000"));
-  EXPECT_EQ(reading.state, WEIR_BE_OPEN);
+  EXPECT_EQ(reading.state, WEIR_BE_DRAINING);
   EXPECT_DOUBLE_EQ(reading.weight, 1.5);
   EXPECT_TRUE(reading.is_local);
   EXPECT_EQ(reading.in_flight, 1U);

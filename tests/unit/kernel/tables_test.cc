@@ -7,7 +7,8 @@
 #include <set>
 
 #include "agent/kernel/decode.h"
-#include "bpf/lib/pick.bpf.h"
+#include "bpf/lib/alias.bpf.h"
+#include "bpf/lib/breaker.bpf.h"
 #include "tests/fixtures/fake_clock.h"
 
 namespace weir::kernel {
@@ -26,8 +27,19 @@ ServiceSpec service(std::string name, std::string_view address,
   return spec;
 }
 
+std::vector<std::string> spell(const std::vector<Route>& routes) {
+  std::vector<std::string> lines;
+  for (const Route& route : routes) {
+    lines.push_back(decode(route.address).to_string() +
+                    (route.target.kind == WEIR_TARGET_SERVICE ? " service " : " backend ") +
+                    std::to_string(route.target.index));
+  }
+  return lines;
+}
+
 class TablesTest : public testing::Test {
  protected:
+  static constexpr std::uint32_t kRoom = 128;
   TableMemory memory() { return {pools_, backends_, slots_}; }
   Result<TableChanges> configure(const std::vector<ServiceSpec>& services) {
     return tables_.configure(services, clock_.now());
@@ -47,9 +59,8 @@ class TablesTest : public testing::Test {
   }
 
   std::vector<weir_pool> pools_ = std::vector<weir_pool>(WEIR_MAX_POOLS);
-  std::vector<weir_be> backends_ = std::vector<weir_be>(WEIR_MAX_BACKENDS);
-  std::vector<weir_pick_slot> slots_ =
-      std::vector<weir_pick_slot>(WEIR_MAX_POOLS * 2 * WEIR_POOL_SLOTS);
+  std::vector<weir_be> backends_ = std::vector<weir_be>(kRoom);
+  std::vector<weir_pick_slot> slots_ = std::vector<weir_pick_slot>(WEIR_MAX_POOLS * 2 * kRoom);
   FakeClock clock_;
   Tables tables_{memory()};
 };
@@ -59,9 +70,9 @@ TEST_F(TablesTest, ConfigureGivesRecordsAndRoutes) {
                             service("b", "127.1.0.2:80", {"127.0.0.1:1"})});
   ASSERT_TRUE(changes.ok());
   EXPECT_EQ(changes->new_backends, (std::vector<std::uint32_t>{0, 1, 2}));
-  ASSERT_EQ(changes->routes.size(), 2U);
-  EXPECT_EQ(changes->routes[0].pool, 0U);
-  EXPECT_EQ(decode(changes->routes[1].service).to_string(), "127.1.0.2:80");
+  EXPECT_EQ(spell(changes->routes),
+            (std::vector<std::string>{"127.1.0.1:80 service 0", "127.1.0.2:80 service 1",
+                                      "127.0.0.1:1 backend 0", "127.0.0.1:2 backend 1"}));
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_ACTIVE});
   EXPECT_EQ(backends_[2].pool, 1U);  // same address, other service: a record of its own
   EXPECT_STREQ(pools_[1].name, "b");
@@ -73,11 +84,7 @@ TEST_F(TablesTest, PoolIsNotEmptyWhenEveryBackendIsReplaced) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"}),
                          service("b", "127.1.0.2:80", {"127.0.0.1:3", "127.0.0.1:4"})})
                   .ok());
-  ASSERT_TRUE(publish({{0, WEIR_BE_OPEN, 0},
-                       {1, WEIR_BE_ACTIVE, 1},
-                       {2, WEIR_BE_ACTIVE, 1},
-                       {3, WEIR_BE_ACTIVE, 1}})
-                  .ok());
+  ASSERT_TRUE(publish({{0, 0, {}}, {1, 1, {}}, {2, 1, {}}, {3, 1, {}}}).ok());
   const std::uint64_t kept = pools_[1].table;
 
   Tables next(memory());
@@ -85,8 +92,7 @@ TEST_F(TablesTest, PoolIsNotEmptyWhenEveryBackendIsReplaced) {
                               service("b", "127.1.0.2:80", {"127.0.0.1:4", "127.0.0.1:6"})},
                              clock_.now())
                   .ok());
-  EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{4}));  // 0 stays, but its breaker is open
-  EXPECT_EQ(backends_[0].state, weir_u32{WEIR_BE_OPEN});
+  EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0, 4}));  // 0 stays, but had no weight
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_DRAINING});
   EXPECT_EQ(pools_[1].table, kept);  // the last weights stay in force
 }
@@ -108,13 +114,12 @@ TEST_F(TablesTest, ServiceThatMovesTakesItsNameAlong) {
 
 TEST_F(TablesTest, PublishAlternatesHalves) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"})}).ok());
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 1}, {1, WEIR_BE_ACTIVE, 1}}).ok());
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 1, {}}}).ok());
   const std::uint32_t first = weir_table_first(pools_[0].table);
   EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0, 1}));
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 1}, {1, WEIR_BE_OPEN, 1}}).ok());
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 0, {}}}).ok());
   EXPECT_NE(weir_table_first(pools_[0].table), first);
   EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0}));
-  EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_OPEN});
   ASSERT_TRUE(publish({}).ok());  // not mentioned: no new connection
   EXPECT_EQ(weir_table_first(pools_[0].table), first);
   EXPECT_TRUE(in_table(0).empty());
@@ -122,15 +127,14 @@ TEST_F(TablesTest, PublishAlternatesHalves) {
 
 TEST_F(TablesTest, PublishRefusesBadDecisionsAndChangesNothing) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1"})}).ok());
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 2}}).ok());
+  ASSERT_TRUE(publish({{0, 2, {}}}).ok());
   const weir_pool before = pools_[0];
   for (const std::vector<BackendDecision>& bad : std::vector<std::vector<BackendDecision>>{
-           {{0, WEIR_BE_OPEN, 1}, {1, WEIR_BE_ACTIVE, 1}},
-           {{WEIR_MAX_BACKENDS, WEIR_BE_ACTIVE, 1}},
-           {{0, WEIR_BE_ACTIVE, -1}},
-           {{0, WEIR_BE_ACTIVE, std::numeric_limits<double>::quiet_NaN()}},
-           {{0, WEIR_BE_FREE, 1}},
-           {{0, WEIR_BE_ACTIVE, 1}, {0, WEIR_BE_ACTIVE, 1}}}) {
+           {{0, 1, {}}, {1, 1, {}}},
+           {{kRoom, 1, {}}},
+           {{0, -1, {}}},
+           {{0, std::numeric_limits<double>::quiet_NaN(), {}}},
+           {{0, 1, {}}, {0, 1, {}}}}) {
     const Status status = publish(bad);
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, Code::kInvalidArgument);
@@ -142,7 +146,7 @@ TEST_F(TablesTest, PublishRefusesBadDecisionsAndChangesNothing) {
 
 TEST_F(TablesTest, NewAgentKeepsIndexCountersAndTable) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"})}).ok());
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 1}, {1, WEIR_BE_ACTIVE, 3}}).ok());
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 3, {}}}).ok());
   backends_[1].connects = 77;
   backends_[1].in_flight = 5;
 
@@ -166,12 +170,12 @@ TEST_F(TablesTest, RemovedBackendDrainsAndIsFreedOnlyWhenUnused) {
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_DRAINING});
 
   clock_.advance(10s);
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 1}, {1, WEIR_BE_ACTIVE, 1}}).ok());
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 1, {}}}).ok());
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_DRAINING});  // whatever the loop thinks
   EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0}));
 
   backends_[1].in_flight = 0;
-  ASSERT_TRUE(publish({{0, WEIR_BE_ACTIVE, 1}}).ok());
+  ASSERT_TRUE(publish({{0, 1, {}}}).ok());
   EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_FREE});
 }
 
@@ -191,8 +195,8 @@ TEST_F(TablesTest, RemovedServiceLosesItsRouteAtOnceAndItsRecordWhenDrained) {
   backends_[0].in_flight = 1;
   auto changes = configure({service("b", "127.1.0.2:80", {"127.0.0.1:1"})});
   ASSERT_TRUE(changes.ok());
-  ASSERT_EQ(changes->routes.size(), 1U);
-  EXPECT_EQ(changes->routes[0].pool, 1U);
+  EXPECT_EQ(spell(changes->routes),
+            (std::vector<std::string>{"127.1.0.2:80 service 1", "127.0.0.1:1 backend 1"}));
   clock_.advance(5s);
   ASSERT_TRUE(publish({}).ok());
   EXPECT_EQ(pools_[0].in_use, 1U);
@@ -235,6 +239,83 @@ TEST_F(TablesTest, RefusesWhatDoesNotFit) {
   EXPECT_EQ(pools_[0].in_use, 0U);
   many.pop_back();
   EXPECT_TRUE(configure(many).ok());
+}
+
+TEST_F(TablesTest, BackupBackendsAreAPoolWithoutAnAddress) {
+  ServiceSpec spec = service("a", "127.1.0.1:80", {"127.0.0.1:1"});
+  spec.backup_backends.push_back({Endpoint::parse("127.0.0.1:2").value(), false});
+  auto changes = configure({spec});
+  ASSERT_TRUE(changes.ok());
+  EXPECT_EQ(spell(changes->routes),
+            (std::vector<std::string>{"127.1.0.1:80 service 0", "127.0.0.1:1 backend 0",
+                                      "127.0.0.1:2 backend 1"}));
+  EXPECT_EQ(pools_[0].backup, 1U);
+  EXPECT_STREQ(pools_[1].name, "a.backup");
+  EXPECT_TRUE(decode(pools_[1], 1).is_backup());
+  EXPECT_EQ(in_table(1), (std::set<std::uint32_t>{1}));
+
+  Tables next(memory());  // found again by the service it belongs to
+  changes = next.configure({spec}, clock_.now());
+  ASSERT_TRUE(changes.ok());
+  EXPECT_TRUE(changes->new_backends.empty());
+  EXPECT_EQ(pools_[0].backup, 1U);
+
+  spec.backup_backends.clear();
+  ASSERT_TRUE(next.configure({spec}, clock_.now()).ok());
+  EXPECT_EQ(pools_[0].backup, WEIR_NO_POOL);
+  EXPECT_EQ(backends_[1].state, weir_u32{WEIR_BE_DRAINING});
+}
+
+TEST_F(TablesTest, RecordOfABackupPoolMayBecomeAnotherPool) {
+  ServiceSpec spec = service("a", "127.1.0.1:80", {"127.0.0.1:1"});
+  spec.backup_backends.push_back({Endpoint::parse("127.0.0.1:2").value(), false});
+  ASSERT_TRUE(configure({spec}).ok());
+  backends_[0].in_flight = 1;  // keeps pool 0, which still names pool 1 as its backup
+  ASSERT_TRUE(configure({}).ok());
+  clock_.advance(2s);
+  ASSERT_TRUE(publish({}).ok());
+  ASSERT_EQ(pools_[1].in_use, 0U);
+  ASSERT_TRUE(configure({service("b", "127.1.0.2:80", {"127.0.0.1:3"})}).ok());
+  ASSERT_STREQ(pools_[1].name, "b");
+  ASSERT_TRUE(configure({service("b", "127.1.0.2:80", {"127.0.0.1:3"}), spec}).ok());
+  EXPECT_STREQ(pools_[1].name, "b");
+  EXPECT_STREQ(pools_[pools_[0].backup].name, "a.backup");
+}
+
+TEST_F(TablesTest, PublishCountsMembersAndThoseOfThemThatAreOpen) {
+  ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"})}).ok());
+  EXPECT_EQ(pools_[0].members, 2U);
+  weir_breaker open{};
+  open.state = WEIR_BREAKER_OPEN;
+  backends_[1].breaker = weir_breaker_pack(&open);
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 1, {}}}).ok());
+  EXPECT_EQ(pools_[0].open, 0U);  // the same members: the kernel's own count stands
+  ASSERT_TRUE(publish({{1, 1, {}}}).ok());
+  EXPECT_EQ(pools_[0].members, 1U);
+  EXPECT_EQ(pools_[0].open, 1U);
+}
+
+TEST_F(TablesTest, WritesLatencyAndRifLimitInTheKernelsUnits) {
+  ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"})}).ok());
+  ASSERT_TRUE(publish({{0, 1, 1500us}, {1, 1, 0us}}).ok());
+  EXPECT_EQ(backends_[0].latency_us, 1500U);
+  EXPECT_EQ(backends_[1].latency_us, 1U);  // measured, if next to nothing: not "unknown"
+  ASSERT_TRUE(publish({{0, 1, {}}, {1, 1, {}}}).ok());
+  EXPECT_EQ(backends_[0].latency_us, 0U);
+  ASSERT_TRUE(tables_.set_rif_limits({{0, 2.5}}).ok());
+  EXPECT_EQ(pools_[0].rif_limit, 10U);
+  EXPECT_FALSE(tables_.set_rif_limits({{0, 1}, {1, 1}}).ok());
+  EXPECT_FALSE(tables_.set_rif_limits({{0, -1}}).ok());
+  EXPECT_EQ(pools_[0].rif_limit, 10U);
+}
+
+TEST_F(TablesTest, ServiceAddressIsSteeredEvenIfItIsABackendElsewhere) {
+  auto changes = configure({service("a", "127.1.0.1:80", {"127.1.0.2:80"}),
+                            service("b", "127.1.0.2:80", {"127.0.0.1:1"})});
+  ASSERT_TRUE(changes.ok());
+  EXPECT_EQ(spell(changes->routes),
+            (std::vector<std::string>{"127.1.0.1:80 service 0", "127.1.0.2:80 service 1",
+                                      "127.0.0.1:1 backend 1"}));
 }
 
 }  // namespace
