@@ -11,6 +11,8 @@
 #include "agent/base/build_info.h"
 #include "agent/ctl/backends.h"
 #include "agent/ctl/detach.h"
+#include "agent/ctl/events.h"
+#include "agent/ctl/explain.h"
 #include "agent/ctl/status.h"
 
 namespace {
@@ -30,6 +32,11 @@ std::string_view advice(const weir::Error& error) {
   return "";
 }
 
+int report(const weir::Error& error) {
+  std::fprintf(stderr, "weir: %s%s\n", error.message.c_str(), advice(error).data());
+  return error.code == weir::Code::kInvalidArgument ? kUsedWrongly : kFailed;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -47,6 +54,28 @@ int main(int argc, char** argv) {
   auto* const backends =
       app.add_subcommand("backends", "What was measured, where it sends traffic");
   backends->add_flag("--json", json, "Print JSON");
+  weir::ctl::EventsOptions events_options;
+  auto* const events = app.add_subcommand(
+      "events", "Connections that end or fail, breakers, requests, as it happens");
+  events->add_flag("--json", json, "Print JSON, one object per line");
+  events->add_option("--count", events_options.count, "Stop after so many")
+      ->check(CLI::PositiveNumber);
+  events->add_option("--kind", events_options.kinds,
+                     "Only these, of close,failure,breaker,request; default: all but request");
+  events->add_option("--service", events_options.service, "Only of this service");
+  events->add_flag("--requests", events_options.requests, "Requests, too");
+  events->footer(std::string(weir::ctl::events_help()));
+  weir::ctl::ExplainOptions explain_options;
+  auto* const explain = app.add_subcommand("explain", "Why connections went where they went");
+  explain->add_option("SERVICE", explain_options.service, "Name of the service")->required();
+  explain->add_option("--count", explain_options.count, "Stop after so many picks")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  explain->add_option("--one-in", explain_options.one_in, "Explain one of so many, at random")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  explain->add_flag("--json", json, "Print JSON, one object per line");
+  explain->footer(std::string(weir::ctl::explain_help()));
   app.add_subcommand("detach", "Remove what a stopped agent left behind");
 
   try {
@@ -57,20 +86,24 @@ int main(int argc, char** argv) {
 
   if (app.get_subcommands().empty()) {
     std::fputs(
-        "A subcommand is required: status, backends or detach\n"
+        "A subcommand is required: status, backends, events, explain or detach\n"
         "Run with --help for more information.\n",
         stderr);
     return kUsedWrongly;
   }
 
+  if (events->parsed() || explain->parsed()) {
+    events_options.json = explain_options.json = json;
+    const weir::Status ended = events->parsed()
+                                   ? weir::ctl::events_command(pin_root, events_options)
+                                   : weir::ctl::explain_command(pin_root, explain_options);
+    return ended ? 0 : report(ended.error());
+  }
+
   auto output = status->parsed()     ? weir::ctl::status_command(pin_root, json)
                 : backends->parsed() ? weir::ctl::backends_command(pin_root, json)
                                      : weir::ctl::detach_command(pin_root);
-  if (!output) {
-    std::fprintf(stderr, "weir: %s%s\n", output.error().message.c_str(),
-                 advice(output.error()).data());
-    return kFailed;
-  }
+  if (!output) return report(output.error());
   // A full disk behind the pipe must not look like success.
   if (std::fwrite(output->data(), 1, output->size(), stdout) != output->size() ||
       std::fflush(stdout) != 0) {
