@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <random>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -43,6 +42,55 @@ Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve) {
   return options;
 }
 
+weir_policy kernel_policy(weir::v1::Policy policy) {
+  switch (policy) {
+    case weir::v1::P2C:
+      return WEIR_POLICY_P2C;
+    case weir::v1::WEIGHTED_RANDOM:
+      return WEIR_POLICY_WEIGHTED_RANDOM;
+    case weir::v1::ROUND_ROBIN:
+    case weir::v1::COMPOSITE:  // the control loop works the weights out (agent/balance)
+      return WEIR_POLICY_ROUND_ROBIN;
+    case weir::v1::LEAST_INFLIGHT:
+      return WEIR_POLICY_LEAST_INFLIGHT;
+    default:
+      return WEIR_POLICY_PREQUAL;
+  }
+}
+
+Result<std::vector<kernel::BackendSpec>> backend_specs(
+    const google::protobuf::RepeatedPtrField<weir::v1::Backend>& backends, const Endpoint& local) {
+  std::vector<kernel::BackendSpec> specs;
+  for (const auto& backend : backends) {
+    if (backend.local()) {
+      specs.push_back({local, true});
+      continue;
+    }
+    auto address = Endpoint::parse(backend.address());
+    if (!address) return std::move(address).error();
+    specs.push_back({*address, false});
+  }
+  return specs;
+}
+
+Result<kernel::ServiceSpec> service_spec(const weir::v1::Service& service, const Endpoint& local) {
+  kernel::ServiceSpec spec;
+  spec.name = service.name();
+  auto address = Endpoint::parse(service.address());
+  if (!address) return std::move(address).error();
+  spec.address = *address;
+  spec.policy = kernel_policy(service.policy());
+  spec.refuse_when_empty = service.when_empty() == weir::v1::REFUSE;
+  spec.end_idle_when_open = service.end_idle_when_open();
+  auto backends = backend_specs(service.backends(), local);
+  if (!backends) return std::move(backends).error();
+  spec.backends = std::move(*backends);
+  auto backups = backend_specs(service.backup_backends(), local);
+  if (!backups) return std::move(backups).error();
+  spec.backup_backends = std::move(*backups);
+  return spec;
+}
+
 Result<kernel::DataPlane::Options> kernel_options(const weir::v1::Config& config,
                                                   const Endpoint& local) {
   kernel::DataPlane::Options options;
@@ -55,26 +103,20 @@ Result<kernel::DataPlane::Options> kernel_options(const weir::v1::Config& config
     case weir::v1::SKB:
       options.request_clock = WEIR_CLOCK_SKB;
       break;
+    case weir::v1::NONE:
+      options.request_clock = WEIR_CLOCK_NONE;
+      break;
     default:
       break;
   }
+  using std::chrono::milliseconds;
+  options.breaker.open_after_failures = config.control().open_after_failures();
+  options.breaker.open = milliseconds(config.control().open_ms());
+  options.breaker.max_open = milliseconds(config.control().max_open_ms());
   for (const auto& service : config.services()) {
-    kernel::ServiceSpec spec;
-    spec.name = service.name();
-    auto address = Endpoint::parse(service.address());
-    if (!address) return std::move(address).error().context("service " + service.name());
-    spec.address = *address;
-    spec.refuse_when_empty = service.when_empty() == weir::v1::REFUSE;
-    for (const auto& backend : service.backends()) {
-      if (backend.local()) {
-        spec.backends.push_back({local, true});
-        continue;
-      }
-      auto backend_address = Endpoint::parse(backend.address());
-      if (!backend_address) return std::move(backend_address).error().context(service.name());
-      spec.backends.push_back({*backend_address, false});
-    }
-    options.services.push_back(std::move(spec));
+    auto spec = service_spec(service, local);
+    if (!spec) return std::move(spec).error().context("service " + service.name());
+    options.services.push_back(std::move(*spec));
   }
   return options;
 }
@@ -159,11 +201,8 @@ Status Agent::steer(const weir::v1::Config& config) {
 
   auto control_options = balance::control_options(config, local);
   if (!control_options) return std::move(control_options).error();
-  auto uniform = [engine = std::mt19937_64(std::random_device{}())]() mutable {
-    return std::uniform_real_distribution<double>(0, 1)(engine);
-  };
-  auto control = balance::ControlLoop::create(std::move(*control_options), *data_plane_,
-                                              *data_plane_, clock_, std::move(uniform));
+  auto control =
+      balance::ControlLoop::create(std::move(*control_options), *data_plane_, *data_plane_, clock_);
   if (!control) return std::move(control).error();
   control_ = std::move(*control);
   // The first tick comes before the thread: whoever sees us ready is steered.
@@ -176,29 +215,28 @@ Status Agent::steer(const weir::v1::Config& config) {
 Status Agent::publish_without_local() {
   std::vector<kernel::BackendDecision> decisions;
   for (const auto& backend : control_->latest()->backends) {
-    if (backend.is_local) continue;
-    decisions.push_back({backend.index, backend.state, backend.weight});
+    if (!backend.is_local) decisions.push_back(balance::decision_of(backend));
   }
   return data_plane_->publish(decisions);
 }
 
 /// Waits until every connect that was steered to the local backend has reached its listener or
 /// failed: a listener resets what arrives after it closed. A second is enough for a SYN that was
-/// lost once.
+/// lost once. Until then a connection is `fresh`, and so it is until its first request; the
+/// counters would tell exactly, were it not that a connect which fails before its SYN counts as
+/// failed only.
 void Agent::await_steered_connects() {
   const TimePoint deadline = clock_.now() + seconds(1);
   bool under_way = true;
   while (under_way && clock_.now() < deadline) {
     // First, so that a pick that read the table before the flip has counted its connect.
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    auto snapshot = data_plane_->read();
+    auto snapshot = data_plane_->read_gauges();
     if (!snapshot) return;
-    under_way =
-        std::any_of(snapshot->backends.begin(), snapshot->backends.end(),
-                    [](const kernel::BackendReading& backend) {
-                      return backend.is_local &&
-                             backend.connects > backend.established + backend.connect_failures;
-                    });
+    under_way = std::any_of(snapshot->backends.begin(), snapshot->backends.end(),
+                            [](const kernel::BackendReading& backend) {
+                              return backend.is_local && backend.fresh > 0;
+                            });
   }
 }
 

@@ -4,16 +4,18 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "agent/balance/composite.h"
+#include "agent/balance/rif_limit.h"
 
 namespace weir::balance {
 namespace {
 
-/// What a half-open backend gets of the weight that it would have: enough to be tried.
-constexpr double kHalfOpenRatio = 0.1;
 /// A share is logged again when it moved by more than this part of the one logged last.
 constexpr double kLoggedChangeRatio = 0.1;
 
@@ -23,46 +25,84 @@ Error bad_option(std::string_view name, std::string_view limit) {
 }
 
 std::optional<Error> check(const ControlOptions& options) {
-  const auto& breaker = options.health.breaker;
   if (options.tick <= Duration::zero()) return bad_option("tick", "> 0");
   if (options.latency_tau <= Duration::zero()) return bad_option("latency_tau", "> 0");
-  if (breaker.open_after_failures < 1) {
-    return bad_option("health.breaker.open_after_failures", ">= 1");
-  }
-  if (breaker.open <= Duration::zero()) return bad_option("health.breaker.open", "> 0");
-  if (breaker.max_open < breaker.open) return bad_option("health.breaker.max_open", ">= open");
+  if (options.health_tick <= Duration::zero()) return bad_option("health_tick", "> 0");
   for (const auto& [key, weight] : options.base_weights) {
     if (!std::isfinite(weight) || weight <= 0) return bad_option("base_weights", "> 0");
   }
   return std::nullopt;
 }
 
-/// What a backend may take, relative to a healthy one.
-double health_ratio(health::BreakerState breaker, bool panic) {
-  if (panic || breaker == health::BreakerState::kClosed) return 1;
-  return breaker == health::BreakerState::kHalfOpen ? kHalfOpenRatio : 0;
+std::vector<double> configured(const std::vector<CompositeInput>& pool) {
+  std::vector<double> weights;
+  for (const auto& input : pool) weights.push_back(input.base_weight);
+  return weights;
 }
 
+/// Says once that something began to fail, and once that it works again.
+class Complaint {
+ public:
+  explicit Complaint(std::string_view what) : what_(what) {}
+
+  void update(const Status& status) {
+    const std::string problem = status ? "" : status.error().message;
+    if (problem == last_) return;
+    if (status) {
+      spdlog::info("{} recovered", what_);
+    } else {
+      spdlog::error("{} failed error=\"{}\"; the kernel goes on as it was told last", what_,
+                    problem);
+    }
+    last_ = problem;
+  }
+
+ private:
+  const std::string_view what_;
+  std::string last_;  ///< empty: it works
+};
+
 }  // namespace
+
+kernel::BackendDecision decision_of(const BackendReport& backend) {
+  kernel::BackendDecision decision{backend.index, backend.weight, std::nullopt};
+  if (backend.ttfb_ms) {
+    decision.latency = std::chrono::ceil<std::chrono::microseconds>(
+        std::chrono::duration<double, std::milli>(*backend.ttfb_ms));
+  }
+  return decision;
+}
 
 Result<std::unique_ptr<ControlLoop>> ControlLoop::create(ControlOptions options,
                                                          kernel::MapReader& reader,
                                                          kernel::MapWriter& writer,
-                                                         const Clock& clock,
-                                                         health::Uniform uniform) {
+                                                         const Clock& clock) {
   if (auto error = check(options)) return std::move(*error);
-  return std::unique_ptr<ControlLoop>(
-      new ControlLoop(std::move(options), reader, writer, clock, std::move(uniform)));
+  return std::unique_ptr<ControlLoop>(new ControlLoop(std::move(options), reader, writer, clock));
 }
 
 ControlLoop::ControlLoop(ControlOptions options, kernel::MapReader& reader,
-                         kernel::MapWriter& writer, const Clock& clock, health::Uniform uniform)
+                         kernel::MapWriter& writer, const Clock& clock)
     : options_(std::move(options)),
       reader_(reader),
       writer_(writer),
       clock_(clock),
-      health_(options_.health, std::move(uniform)),
       cpu_(options_.proc) {}
+
+Status ControlLoop::health_tick() {
+  auto snapshot = reader_.read_gauges();
+  if (!snapshot) return std::move(snapshot).error().context("reading the gauges");
+  return observe_health(*snapshot);
+}
+
+Status ControlLoop::observe_health(const kernel::Snapshot& snapshot) {
+  const health::Changes changes = health_.observe(snapshot);
+  for (const auto& change : changes.backends) spdlog::warn("{}", health::to_log_line(change));
+  for (const auto& change : changes.pools) spdlog::warn("{}", health::to_log_line(change));
+  auto written = writer_.set_rif_limits(rif_limits(snapshot.backends));
+  if (!written) return std::move(written).error().context("writing the limits of load");
+  return {};
+}
 
 Status ControlLoop::tick() {
   auto snapshot = reader_.read();
@@ -70,28 +110,24 @@ Status ControlLoop::tick() {
   auto report = std::make_shared<ControlReport>();
   report->snapshot = std::move(*snapshot);
 
+  if (auto observed = observe_health(report->snapshot); !observed) return observed;
   const TimePoint now = clock_.now();
-  const health::Changes changes = health_.observe(report->snapshot.backends, now);
-  for (const auto& change : changes.backends) spdlog::warn("{}", health::to_log_line(change));
-  for (const auto& change : changes.pools) spdlog::warn("{}", health::to_log_line(change));
-
   update_latencies(report->snapshot, now);
   report->host_cpu_percent = cpu_.sample_percent();
 
-  std::map<std::string, std::vector<std::size_t>> pools;
+  std::map<std::uint32_t, std::vector<std::size_t>> pools;
   for (std::size_t i = 0; i < report->snapshot.backends.size(); ++i) {
     const auto& reading = report->snapshot.backends[i];
-    if (reading.state != WEIR_BE_DRAINING) pools[reading.service].push_back(i);
+    if (reading.state != WEIR_BE_DRAINING) pools[reading.pool].push_back(i);
   }
-  for (const auto& [service, members] : pools) {
-    if (health_.panic(service)) report->services_in_panic.push_back(service);
-    decide_pool(members, *report);
+  for (const auto& [pool, members] : pools) decide_pool(members, *report);
+  for (const auto& service : report->snapshot.services) {
+    if (health_.panic(service.name)) report->services_in_panic.push_back(service.name);
   }
 
   std::vector<kernel::BackendDecision> decisions;
-  for (const auto& backend : report->backends) {
-    decisions.push_back({backend.index, backend.state, backend.weight});
-  }
+  decisions.reserve(report->backends.size());
+  for (const auto& backend : report->backends) decisions.push_back(decision_of(backend));
   auto published = writer_.publish(decisions);
   if (!published) return std::move(published).error().context("publishing weights");
 
@@ -108,7 +144,7 @@ void ControlLoop::update_latencies(const kernel::Snapshot& snapshot, TimePoint n
     const auto [entry, added] =
         known ? std::pair(present.insert(std::move(known)).position, false)
               : present.try_emplace(health::key_of(reading), options_.latency_tau);
-    entry->second.update(reading.ttfb, now);
+    entry->second.update(reading.ttfb(), reading.connect_failures, now);
   }
   latencies_ = std::move(present);
 }
@@ -125,14 +161,11 @@ void ControlLoop::decide_pool(const std::vector<std::size_t>& members,
     backend.service = reading.service;
     backend.address = reading.address;
     backend.is_local = reading.is_local;
-    backend.breaker = health_.state(key);
     backend.ttfb_ms = latencies_.at(key).ms();
     backend.in_flight = reading.in_flight;
 
     CompositeInput input;
-    if (const auto base = options_.base_weights.find(key); base != options_.base_weights.end()) {
-      input.base_weight = base->second;
-    }
+    input.base_weight = base_weight(key);
     input.ttfb_ms = backend.ttfb_ms;
     if (reading.is_local) input.cpu_percent = report.host_cpu_percent;
     // A request that waits is felt even if the connection count lost sight of it.
@@ -141,27 +174,25 @@ void ControlLoop::decide_pool(const std::vector<std::size_t>& members,
     report.backends.push_back(std::move(backend));
   }
 
-  const std::vector<double> weights = composite_weights(inputs);
-  const bool panic = health_.panic(report.backends[first].service);
-  double sum = 0;
-  std::size_t in_use = 0;
+  const bool composite = options_.composite.contains(report.backends[first].service);
+  const std::vector<double> weights = composite ? composite_weights(inputs) : configured(inputs);
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (std::size_t i = 0; i < weights.size(); ++i) {
     BackendReport& backend = report.backends[first + i];
-    backend.weight = weights[i] * health_ratio(backend.breaker, panic);
-    backend.state = backend.weight > 0 ? WEIR_BE_ACTIVE : WEIR_BE_OPEN;
-    sum += backend.weight;
-    if (backend.weight > 0) ++in_use;
+    backend.weight = weights[i];
+    backend.share = weights[i] / sum;
   }
-  if (in_use == 0) return;
-  for (std::size_t i = first; i < report.backends.size(); ++i) {
-    report.backends[i].share = report.backends[i].weight / sum;
-    report.backends[i].weight = report.backends[i].share * static_cast<double>(in_use);
-  }
+}
+
+double ControlLoop::base_weight(const health::BackendKey& key) const {
+  const auto base = options_.base_weights.find(key);
+  return base == options_.base_weights.end() ? 1 : base->second;
 }
 
 void ControlLoop::log_weights(const ControlReport& report) {
   std::map<health::BackendKey, double> logged;
   for (const auto& backend : report.backends) {
+    if (!options_.composite.contains(backend.service)) continue;
     const health::BackendKey key(backend.service, backend.address);
     const auto before = logged_shares_.find(key);
     if (before != logged_shares_.end() &&
@@ -181,20 +212,20 @@ void ControlLoop::log_weights(const ControlReport& report) {
 void ControlLoop::run(const std::stop_token& stop) {
   std::mutex mutex;
   std::condition_variable_any wake;
-  std::string failing;
+  Complaint weights("control");
+  Complaint health("health");
+  Duration since_tick{};
   while (true) {
+    const Duration wait = std::min(options_.health_tick, options_.tick - since_tick);
     std::unique_lock lock(mutex);
-    wake.wait_for(lock, stop, options_.tick, [] { return false; });
+    wake.wait_for(lock, stop, wait, [] { return false; });
     if (stop.stop_requested()) return;
-    const Status status = tick();
-    const std::string problem = status ? "" : status.error().message;
-    if (problem != failing) {
-      if (status) {
-        spdlog::info("control recovered");
-      } else {
-        spdlog::error("control failed error=\"{}\"; the kernel keeps the last weights", problem);
-      }
-      failing = problem;
+    since_tick += wait;
+    if (since_tick < options_.tick) {
+      health.update(health_tick());
+    } else {
+      weights.update(tick());
+      since_tick = Duration::zero();
     }
   }
 }

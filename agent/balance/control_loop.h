@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The control loop: read the maps, judge health, work out weights, publish them; once per tick.
-// When it fails or stops, the kernel goes on with the last weights.
+// The control loop: what the kernel cannot decide by itself at a connect. Two periods, one signal
+// each, so that no two loops follow the same one:
 //
-// Thread-safety: create(), tick() and run() belong to one thread, the control thread; latest() may
-// be called from any.
+//   health tick  100 ms  load        -> what counts as hot in each pool; and changes, for the log
+//   tick         1 s     first bytes -> latency of each backend; weights
+//
+// The weight of a backend is what the configuration says, for its latency and load are judged in
+// the kernel; only the policy `composite` has its weights worked out here. When the loop fails or
+// stops, the kernel goes on with what it was told last.
+//
+// Thread-safety: create(), tick(), health_tick() and run() belong to one thread, the control
+// thread; latest() may be called from any.
 #pragma once
 
 #include <condition_variable>
-#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -34,13 +40,14 @@ struct BackendReport {
   std::string service;
   Endpoint address;
   bool is_local = false;
-  health::BreakerState breaker = health::BreakerState::kClosed;
-  weir_be_state state = WEIR_BE_ACTIVE;  ///< as published
-  double weight = 0;                     ///< as published; 1 is the average of those in use
-  double share = 0;                      ///< of the pool's new connections, 0..1
-  std::optional<double> ttfb_ms;         ///< average; unset: never measured
+  double weight = 0;              ///< as published; of `composite`: 1 is the pool's average
+  double share = 0;               ///< of the pool's weight, 0..1
+  std::optional<double> ttfb_ms;  ///< average, failed connects included; unset: never measured
   std::uint32_t in_flight = 0;
 };
+
+/// The same as an order to the kernel.
+[[nodiscard]] kernel::BackendDecision decision_of(const BackendReport& backend);
 
 struct ControlReport {
   kernel::Snapshot snapshot;            ///< what was read, before the decisions
@@ -55,15 +62,17 @@ class ControlLoop {
   /// option and its limit.
   static Result<std::unique_ptr<ControlLoop>> create(ControlOptions options,
                                                      kernel::MapReader& reader,
-                                                     kernel::MapWriter& writer, const Clock& clock,
-                                                     health::Uniform uniform);
+                                                     kernel::MapWriter& writer, const Clock& clock);
 
-  /// One round. On failure nothing more is changed in this round and latest() stays as it was.
+  /// One round of both kinds. On failure nothing more is changed in this round and latest() stays
+  /// as it was.
   Status tick();
+  /// One round without latencies and weights, on a reading without histograms.
+  Status health_tick();
 
-  /// Ticks once per period until stopped, the first time after one period: a caller that wants
-  /// weights at once calls tick() before. A failed tick is logged when it begins to
-  /// fail and when it works again, and is tried again at the next.
+  /// Ticks of both kinds, each in its period, until stopped, the first time after one period: a
+  /// caller that wants weights at once calls tick() before. A failed tick is logged when it begins
+  /// to fail and when it works again, and is tried again at the next.
   void run(const std::stop_token& stop);
 
   /// The last successful tick; null before it.
@@ -71,11 +80,14 @@ class ControlLoop {
 
  private:
   ControlLoop(ControlOptions options, kernel::MapReader& reader, kernel::MapWriter& writer,
-              const Clock& clock, health::Uniform uniform);
+              const Clock& clock);
 
+  Status observe_health(const kernel::Snapshot& snapshot);
   void update_latencies(const kernel::Snapshot& snapshot, TimePoint now);
   /// Decides for the backends of one pool, given by their positions in report.snapshot.backends.
   void decide_pool(const std::vector<std::size_t>& members, ControlReport& report) const;
+  [[nodiscard]] double base_weight(const health::BackendKey& key) const;
+  /// Weights that are worked out; configured ones are no news.
   void log_weights(const ControlReport& report);
 
   const ControlOptions options_;

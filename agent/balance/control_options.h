@@ -7,6 +7,8 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
+#include <string>
 
 #include "agent/base/clock.h"
 #include "agent/base/endpoint.h"
@@ -17,11 +19,15 @@
 namespace weir::balance {
 
 struct ControlOptions {
+  /// Period of latencies and weights.
   Duration tick = std::chrono::seconds(1);
+  /// Period of the limits on load and of what is said about health.
+  Duration health_tick = std::chrono::milliseconds(100);
   Duration latency_tau = std::chrono::seconds(10);
-  health::TrackerOptions health;
-  /// Configured weight by service and address; a backend that is not named has 1.
+  /// Configured weight by pool and address; a backend that is not named has 1.
   std::map<health::BackendKey, double> base_weights;
+  /// Names of the pools whose weights are worked out; those of the others stay as configured.
+  std::set<std::string> composite;
   std::filesystem::path proc = "/proc";
 };
 

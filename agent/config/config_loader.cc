@@ -17,9 +17,9 @@
 namespace weir::config {
 namespace {
 
-/// Far above any sensible configuration; keeps a wrong path (a model, a device) from being read
-/// whole.
-constexpr std::size_t kMaxFileBytes = 1U << 20;
+/// Twice what the largest configuration takes, of WEIR_MAX_BACKENDS backends at IPv6 addresses;
+/// keeps a wrong path (a model, a device) from being read whole.
+constexpr std::size_t kMaxFileBytes = 4U << 20;
 
 Result<std::string> read_file(const std::string& path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),

@@ -25,6 +25,8 @@ constexpr std::string_view kLowerDigits = "abcdefghijklmnopqrstuvwxyz0123456789-
 constexpr std::string_view kModelNameChars =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 constexpr std::size_t kModelNameMax = 128;
+/// The backup pool of a service is called NAME.backup (agent/kernel), and its name is as bounded.
+constexpr std::size_t kNameMaxWithBackup = WEIR_NAME_LEN - 1 - std::string_view(".backup").size();
 
 class Validator {
  public:
@@ -36,10 +38,17 @@ class Validator {
       http_ = endpoint("serve.http", config.serve().http(), /*allow_port_zero=*/true);
     }
     check_kernel(config.kernel());
+    int pools = 0;
     int backends = 0;
     for (int i = 0; i < config.services_size(); ++i) {
-      check_service(fmt::format("services[{}]", i), config.services(i));
-      backends += config.services(i).backends_size();
+      const auto& service = config.services(i);
+      check_service(fmt::format("services[{}]", i), service);
+      pools += service.backup_backends().empty() ? 1 : 2;
+      backends += service.backends_size() + service.backup_backends_size();
+    }
+    if (pools > WEIR_MAX_POOLS) {
+      problem("services", fmt::format("{} pools, backup pools included, are more than {}", pools,
+                                      WEIR_MAX_POOLS));
     }
     if (backends > WEIR_MAX_BACKENDS) {
       problem("services",
@@ -98,6 +107,12 @@ class Validator {
   void check_service(const std::string& path, const weir::v1::Service& service) {
     const std::string name_path = path + ".name";
     name(name_path, service.name(), kLowerDigits, WEIR_NAME_LEN - 1, "[a-z0-9-]");
+    if (!service.backup_backends().empty() && service.name().size() > kNameMaxWithBackup &&
+        service.name().size() < WEIR_NAME_LEN) {
+      problem(name_path, fmt::format("{} is longer than the {} characters that leave room for the "
+                                     "name of its backup pool",
+                                     in_quotes(service.name()), kNameMaxWithBackup));
+    }
     if (!service.name().empty()) {
       unique(service_names_, service.name(), name_path, service.name());
     }
@@ -108,44 +123,68 @@ class Validator {
       unique(service_addresses_, *address, path + ".address", service.address());
     }
     if (service.backends().empty()) {
-      problem(path + ".backends", fmt::format("0 items are out of range (1..{})", WEIR_POOL_SLOTS));
+      problem(path + ".backends",
+              fmt::format("0 items are out of range (1..{})", WEIR_MAX_BACKENDS));
     }
+    Members members{service.address(), address, {}, {}};
+    check_backends(path + ".backends", service.backends(), members);
+    check_backends(path + ".backup_backends", service.backup_backends(), members);
+  }
+
+  /// Of one service: its address, and where each backend was named first.
+  struct Members {
+    const std::string& service_text;
+    std::optional<Endpoint> service;
     std::map<Endpoint, std::string> seen;
-    std::map<bool, std::string> local;
-    for (int i = 0; i < service.backends_size(); ++i) {
-      const auto& backend = service.backends(i);
-      const std::string backend_path = fmt::format("{}.backends[{}]", path, i);
-      const std::string address_path = backend_path + ".address";
-      if (backend.local()) {
-        if (!backend.address().empty()) {
-          problem(address_path, "must be left out when local is true");
-        }
-        if (const auto [first, fresh] = local.emplace(true, backend_path); !fresh) {
-          problem(backend_path + ".local",
-                  fmt::format("only one backend of a service is local, here {}", first->second));
-        }
-        // The other way round works: an IPv6 socket reaches an IPv4 listener as ::ffff:a.b.c.d.
-        if (address && address->is_v4() && http_ && !http_->is_v4()) {
-          problem(backend_path + ".local",
-                  fmt::format("serve.http {} is IPv6, which connections to the IPv4 service "
-                              "address {} cannot reach",
-                              in_quotes(http_->to_string()), in_quotes(service.address())));
-        }
-        continue;
+    std::string local;  ///< empty: none so far
+  };
+
+  void check_backends(const std::string& path,
+                      const google::protobuf::RepeatedPtrField<weir::v1::Backend>& backends,
+                      Members& members) {
+    for (int i = 0; i < backends.size(); ++i) {
+      const std::string backend_path = fmt::format("{}[{}]", path, i);
+      if (backends[i].local()) {
+        check_local(backend_path, backends[i], members);
+      } else {
+        check_remote(backend_path, backends[i], members);
       }
-      if (backend.address().empty()) {
-        problem(address_path, "is missing (or set local: true)");
-        continue;
-      }
-      const auto parsed = endpoint(address_path, backend.address(), false);
-      if (!parsed) continue;
-      unique(seen, *parsed, address_path, backend.address());
-      if (address && parsed->is_v4() != address->is_v4()) {
-        problem(address_path,
-                fmt::format("{} and the service address {} are not of one family: connect() "
-                            "cannot turn IPv4 into IPv6 or back",
-                            in_quotes(backend.address()), in_quotes(service.address())));
-      }
+    }
+  }
+
+  void check_local(const std::string& path, const weir::v1::Backend& backend, Members& members) {
+    if (!backend.address().empty()) {
+      problem(path + ".address", "must be left out when local is true");
+    }
+    if (members.local.empty()) {
+      members.local = path;
+    } else {
+      problem(path + ".local",
+              fmt::format("only one backend of a service is local, here {}", members.local));
+    }
+    // The other way round works: an IPv6 socket reaches an IPv4 listener as ::ffff:a.b.c.d.
+    if (members.service && members.service->is_v4() && http_ && !http_->is_v4()) {
+      problem(path + ".local",
+              fmt::format("serve.http {} is IPv6, which connections to the IPv4 service "
+                          "address {} cannot reach",
+                          in_quotes(http_->to_string()), in_quotes(members.service_text)));
+    }
+  }
+
+  void check_remote(const std::string& path, const weir::v1::Backend& backend, Members& members) {
+    const std::string address_path = path + ".address";
+    if (backend.address().empty()) {
+      problem(address_path, "is missing (or set local: true)");
+      return;
+    }
+    const auto parsed = endpoint(address_path, backend.address(), false);
+    if (!parsed) return;
+    unique(members.seen, *parsed, address_path, backend.address());
+    if (members.service && parsed->is_v4() != members.service->is_v4()) {
+      problem(address_path,
+              fmt::format("{} and the service address {} are not of one family: connect() "
+                          "cannot turn IPv4 into IPv6 or back",
+                          in_quotes(backend.address()), in_quotes(members.service_text)));
     }
   }
 

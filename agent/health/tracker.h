@@ -1,47 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Health of every backend, and of each pool as a whole. When fewer than half of a pool's backends
-// are usable, the signal is more likely wrong (or the rest about to be overrun) than the backends
-// dead: the pool is in panic and its health is ignored. A service that would rather refuse than
-// guess (when_empty: refuse) never panics; its open backends stay out.
+// What changed in the health of backends and pools between two readings. The breakers themselves
+// are in the kernel, which opens and closes them without asking; this is what notices, for logs.
 //
 // Thread-safety: belongs to one thread, the control thread.
 #pragma once
 
-#include <cstddef>
-#include <map>
+#include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "agent/base/clock.h"
 #include "agent/base/endpoint.h"
-#include "agent/health/breaker.h"
 #include "agent/kernel/data_plane.h"
 
 namespace weir::health {
 
 /// Names a backend for as long as it is configured; an index is reused, this is not.
-using BackendKey = std::pair<std::string, Endpoint>;  ///< service name, address
+using BackendKey = std::pair<std::string, Endpoint>;  ///< name of the pool, address
 [[nodiscard]] BackendKey key_of(const kernel::BackendReading& reading);
 
-struct TrackerOptions {
-  BreakerOptions breaker;
-  /// Names of the services that refuse connections rather than panic.
-  std::set<std::string> never_panic;
-};
-
+/// A breaker changed its state.
 struct BackendChange {
   BackendKey backend;
-  Breaker::Change breaker;
+  weir_breaker_state from = WEIR_BREAKER_CLOSED;
+  weir_breaker_state to = WEIR_BREAKER_CLOSED;
+  std::uint32_t level = 0;  ///< relapses since it was last closed
+  std::uint32_t consecutive_failures = 0;
+  std::optional<Duration> open_for;  ///< of an open breaker: what is left of its time
 };
 
+/// A service began or ceased to be in panic: to send connections to backends whatever their
+/// breakers say, because most are open and no backup pool helps.
 struct PoolChange {
   std::string service;
   bool panic = false;
-  std::size_t usable = 0;
-  std::size_t total = 0;
+  std::uint32_t open = 0;     ///< backends whose breaker is not closed
+  std::uint32_t members = 0;  ///< backends in all
 };
 
 struct Changes {
@@ -55,22 +54,26 @@ struct Changes {
 
 class Tracker {
  public:
-  Tracker(TrackerOptions options, Uniform uniform);
+  /// Takes in one reading and returns what changed since the last. A backend that is new here is
+  /// compared with a closed breaker: an agent that adopts maps says what it finds. Draining
+  /// backends get no connections and so are of no interest.
+  Changes observe(const kernel::Snapshot& snapshot);
 
-  /// Takes in one reading of all backends and returns what changed by it. Draining backends are no
-  /// part of a pool any more; backends that are not in the reading are forgotten.
-  Changes observe(const std::vector<kernel::BackendReading>& readings, TimePoint now);
-
-  /// Precondition: the backend was in the last reading and not draining.
-  [[nodiscard]] BreakerState state(const BackendKey& backend) const;
   [[nodiscard]] bool panic(const std::string& service) const { return panic_.contains(service); }
 
  private:
-  void observe_pools(Changes& changes);
+  struct Seen {
+    std::uint32_t pool = 0;
+    Endpoint address;
+    weir_breaker_state state = WEIR_BREAKER_CLOSED;
+    std::uint64_t opens = 0;
+  };
 
-  const TrackerOptions options_;
-  const Uniform uniform_;
-  std::map<BackendKey, Breaker> breakers_;
+  void observe_backends(const kernel::Snapshot& snapshot, Changes& changes);
+  void observe_pools(const kernel::Snapshot& snapshot, Changes& changes);
+
+  /// By index: ten times a second over thousands of backends, names would be too dear.
+  std::unordered_map<std::uint32_t, Seen> seen_;
   std::set<std::string> panic_;  ///< services in panic
 };
 

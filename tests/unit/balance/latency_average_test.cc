@@ -17,11 +17,12 @@ using std::chrono::seconds;
 class LatencyAverageTest : public testing::Test {
  protected:
   std::optional<double> look() {
-    average.update(ttfb, clock.now());
+    average.update(ttfb, failures, clock.now());
     return average.ms();
   }
   FakeClock clock;
   kernel::Histogram ttfb;
+  std::uint64_t failures = 0;
   LatencyAverage average{seconds(10)};
 };
 
@@ -59,6 +60,34 @@ TEST_F(LatencyAverageTest, StartsAfreshWhenTheRecordDoes) {
   ttfb = {};
   add_samples(ttfb, milliseconds(50), 3);
   EXPECT_DOUBLE_EQ(look().value(), 50);
+}
+
+TEST_F(LatencyAverageTest, AFailedConnectIsASampleOfFiveSeconds) {
+  look();
+  failures = 1;
+  EXPECT_DOUBLE_EQ(look().value(), 5000) << "a backend that only fails is not unknown";
+  clock.advance(std::chrono::hours(1));
+  add_samples(ttfb, milliseconds(10), 998);
+  failures += 2;
+  EXPECT_NEAR(look().value(), (998 * 10 + 2 * 5000) / 1000.0, 1e-9);
+  clock.advance(std::chrono::hours(1));
+  add_samples(ttfb, milliseconds(10), 1);
+  EXPECT_NEAR(look().value(), 10, 1e-9) << "each failure counts once";
+}
+
+TEST_F(LatencyAverageTest, FailuresBeforeTheFirstReadingAreHistory) {
+  failures = 1000;
+  add_samples(ttfb, milliseconds(10), 1);
+  EXPECT_DOUBLE_EQ(look().value(), 10);
+  EXPECT_DOUBLE_EQ(look().value(), 10);
+}
+
+TEST_F(LatencyAverageTest, FailuresOfARecordTakenIntoUseAnewAllCount) {
+  failures = 1000;
+  add_samples(ttfb, milliseconds(10), 1);
+  look();
+  failures = 1;
+  EXPECT_DOUBLE_EQ(look().value(), (10 + 5000) / 2.0);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -58,6 +59,9 @@ TEST(ConfigLoader, FillsInEveryDefault) {
   EXPECT_EQ(config->kernel().cgroup(), "");
   EXPECT_EQ(config->kernel().request_clock(), weir::v1::AUTO);
   EXPECT_EQ(config->services(0).when_empty(), weir::v1::PASS);
+  EXPECT_EQ(config->services(0).policy(), weir::v1::PREQUAL);
+  EXPECT_FALSE(config->services(0).end_idle_when_open());
+  EXPECT_TRUE(config->services(0).backup_backends().empty());
   EXPECT_EQ(config->services(0).backends(0).weight(), 1.0);
   EXPECT_EQ(config->control().tick_ms(), 1000U);
   EXPECT_EQ(config->control().latency_tau_ms(), 10000U);
@@ -154,6 +158,7 @@ INSTANTIATE_TEST_SUITE_P(
               "weir.yaml:2:12: kernel.enabled: \"yes\" is not true or false"},
         Fault{"NoSuchName", "kernel:\n  request_clock: skp\n",
               "weir.yaml:2:18: kernel.request_clock: \"skp\" is not one of auto, tracepoint, skb, "
+              "none, "
               "did you mean \"skb\"?"},
         Fault{"ListForValue", "log:\n  level: [info]\n",
               "weir.yaml:2:10: log.level: expected a single value, got a list"},
@@ -185,11 +190,11 @@ INSTANTIATE_TEST_SUITE_P(
               "weir.yaml:2:11: services[0].name: \"Chat\" is not 1..31 characters of [a-z0-9-]"},
         Fault{"NoBackends",
               "services:\n  - name: a\n    address: 127.111.0.1:80\n    backends: []\n",
-              "weir.yaml:4:15: services[0].backends: 0 items are out of range (1..64)"},
+              "weir.yaml:4:15: services[0].backends: 0 items are out of range (1..16384)"},
         Fault{"NothingInAService", "services:\n  - {}\n",
               "weir.yaml:2:5: services[0].name: is missing\n"
               "weir.yaml:2:5: services[0].address: is missing\n"
-              "weir.yaml:2:5: services[0].backends: 0 items are out of range (1..64)"},
+              "weir.yaml:2:5: services[0].backends: 0 items are out of range (1..16384)"},
         Fault{"LocalWithAddress", kService + "        local: true\n",
               "weir.yaml:5:18: services[0].backends[0].address: must be left out when local is "
               "true"},
@@ -201,6 +206,29 @@ INSTANTIATE_TEST_SUITE_P(
         Fault{"SameBackendTwice", kService + "      - address: \"[::ffff:127.0.0.1]:9001\"\n",
               "weir.yaml:6:18: services[0].backends[1].address: \"[::ffff:127.0.0.1]:9001\" is "
               "used twice, first by services[0].backends[0].address"},
+        Fault{"BackupIsABackendToo",
+              kService + "    backup_backends:\n      - address: "
+                         "127.0.0.1:9001\n        weight: 1001\n",
+              "weir.yaml:7:18: services[0].backup_backends[0].address: \"127.0.0.1:9001\" is used "
+              "twice, first by services[0].backends[0].address\nweir.yaml:8:17: "
+              "services[0].backup_backends[0].weight: 1001 is out of range (0.01..1000)"},
+        Fault{"BackupIsLocalToo",
+              kService + "      - local: true\n    backup_backends: [{local: true}]\n",
+              "weir.yaml:7:31: services[0].backup_backends[0].local: only one backend of a service "
+              "is local, here services[0].backends[1]"},
+        Fault{"BackupOfOtherFamily", kService + "    backup_backends: [{address: \"[::1]:9\"}]\n",
+              "weir.yaml:6:33: services[0].backup_backends[0].address: \"[::1]:9\" and the service "
+              "address \"127.111.0.10:8000\" are not of one family: connect() cannot turn IPv4 "
+              "into IPv6 or back"},
+        Fault{"NameTooLongForABackup",
+              "services:\n  - name: a234567890123456789012345\n    address: 127.111.0.1:80\n    "
+              "backends: [{local: true}]\n    backup_backends: [{address: \"127.0.0.1:9\"}]\n",
+              "weir.yaml:2:11: services[0].name: \"a234567890123456789012345\" is longer than the "
+              "24 characters that leave room for the name of its backup pool"},
+        Fault{"NoSuchPolicy", kService + "    policy: round-robin\n",
+              "weir.yaml:6:13: services[0].policy: \"round-robin\" is not one of prequal, p2c, "
+              "weighted_random, round_robin, least_inflight, composite, did you mean "
+              "\"round_robin\"?"},
         Fault{"OtherFamily", kService + "      - address: \"[::1]:9001\"\n",
               "weir.yaml:6:18: services[0].backends[1].address: \"[::1]:9001\" and the service "
               "address \"127.111.0.10:8000\" are not of one family: connect() cannot turn IPv4 "
@@ -246,24 +274,96 @@ TEST(ConfigLoader, SyntaxErrorsHaveAPlace) {
   EXPECT_EQ(message_of("serve:\n  http: [1\nlog: {\n").find("weir.yaml:3:"), 0U);
 }
 
-TEST(ConfigLoader, LimitsTheBackendsOfAServiceAndOfAll) {
-  std::string text = "services:\n";
-  const auto add_service = [&](int number, int backends) {
-    text += "  - name: s" + std::to_string(number) + "\n    address: 127.111.0." +
-            std::to_string(number) + ":80\n    backends:\n";
-    for (int i = 1; i <= backends; ++i) {
-      text += "      - address: 127.0.0.1:" + std::to_string(i) + "\n";
+TEST(ConfigLoader, ReadsEverythingAboutAService) {
+  const auto config = parse_config(R"(
+kernel: {request_clock: none}
+services:
+  - {name: a23456789012345678901234, address: "127.111.0.1:80", policy: least_inflight,
+     end_idle_when_open: true, backends: [{address: "127.0.0.1:1"}],
+     backup_backends: [{local: true, weight: 2}, {address: "127.0.0.1:2"}]}
+  - {name: b, address: "127.111.0.2:80", policy: composite, backends: [{address: "127.0.0.1:1"}],
+     backup_backends: []}
+)",
+                                   "weir.yaml");
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->kernel().request_clock(), weir::v1::NONE);
+  const auto& service = config->services(0);
+  EXPECT_EQ(service.policy(), weir::v1::LEAST_INFLIGHT);
+  EXPECT_TRUE(service.end_idle_when_open());
+  ASSERT_EQ(service.backup_backends_size(), 2);
+  EXPECT_TRUE(service.backup_backends(0).local());
+  EXPECT_EQ(service.backup_backends(0).weight(), 2);
+  EXPECT_EQ(service.backup_backends(1).weight(), 1);
+  EXPECT_EQ(config->services(1).policy(), weir::v1::COMPOSITE);
+}
+
+/// Writes a configuration of many backends.
+class ManyBackends {
+ public:
+  void add_service(int backends, int backups = 0) {
+    const std::string number = std::to_string(++services_);
+    text_ += "  - name: s" + number + "\n    address: 127.111.0." + number + ":80\n";
+    add_backends("backends", backends);
+    if (backups > 0) add_backends("backup_backends", backups);
+  }
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  void add_backends(const std::string& list, int count) {
+    text_ += "    " + list + ":\n";
+    for (int i = 0; i < count; ++i, ++backends_) {
+      text_ += "      - address: 10." + std::to_string(backends_ >> 16) + "." +
+               std::to_string(backends_ >> 8 & 255) + "." + std::to_string(backends_ & 255) +
+               ":8000\n        weight: 2.5\n";
     }
-  };
-  for (int service = 1; service <= 4; ++service) add_service(service, 64);
-  EXPECT_EQ(message_of(text), "accepted");
-  add_service(5, 1);
-  EXPECT_EQ(message_of(text), "weir.yaml:2:3: services: 257 backends in all are more than 256");
-  text = "services:\n";
-  add_service(1, 65);
-  EXPECT_EQ(message_of(text).find(
-                "weir.yaml:5:7: services[0].backends: 65 items are out of range (1..64)"),
+  }
+
+  std::string text_ = "services:\n";
+  int services_ = 0;
+  int backends_ = 0;
+};
+
+TEST(ConfigLoader, LimitsTheBackendsOfAServiceAndOfAll) {
+  ManyBackends full;
+  full.add_service(16000, 300);
+  full.add_service(84);
+  EXPECT_EQ(message_of(full.text()), "accepted");
+  full.add_service(1);
+  EXPECT_EQ(message_of(full.text()),
+            "weir.yaml:2:3: services: 16385 backends in all are more than 16384");
+  ManyBackends large;
+  large.add_service(16385);
+  EXPECT_EQ(message_of(large.text())
+                .find("weir.yaml:5:7: services[0].backends: 16385 items are out of range "
+                      "(1..16384)"),
             0U);
+}
+
+TEST(ConfigLoader, LimitsThePoolsBackupsIncluded) {
+  ManyBackends full;
+  for (int i = 0; i < 31; ++i) full.add_service(1, 1);
+  full.add_service(1);
+  full.add_service(1);
+  EXPECT_EQ(message_of(full.text()), "accepted");
+  full.add_service(1);
+  EXPECT_EQ(message_of(full.text()),
+            "weir.yaml:2:3: services: 65 pools, backup pools included, are more than 64");
+}
+
+// Four times the backends may take some more than four times as long, not sixteen times. CPU time,
+// because other programs may be running.
+TEST(ConfigLoader, ManyBackendsTakeTimeInProportion) {
+  const auto cpu_seconds = [](int backends) {
+    ManyBackends config;
+    config.add_service(backends);
+    const std::clock_t start = std::clock();
+    EXPECT_EQ(message_of(config.text()), "accepted");
+    return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+  };
+  const double few = cpu_seconds(2500);
+  const double many = cpu_seconds(10000);
+  RecordProperty("cpu_seconds_of_10000_backends", std::to_string(many));
+  EXPECT_LT(many, 8 * few);
 }
 
 TEST(ConfigLoader, AliasesCannotMultiplyListsWithoutBound) {
@@ -280,7 +380,7 @@ TEST(ConfigLoader, SaysWhichFileCannotBeRead) {
   EXPECT_EQ(missing.error().message, "/nonexistent/weir.yaml: No such file or directory");
   const auto endless = load_config("/dev/zero");
   ASSERT_FALSE(endless.ok());
-  EXPECT_EQ(endless.error().message, "/dev/zero: longer than 1048576 bytes");
+  EXPECT_EQ(endless.error().message, "/dev/zero: longer than 4194304 bytes");
   const auto folder = load_config("/proc");
   ASSERT_FALSE(folder.ok());
   EXPECT_EQ(folder.error().os_errno, EISDIR);

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -121,8 +122,15 @@ TEST(FieldRules, TheReferenceGivesTheRangesAndDefaultsOfTheTable) {
 
 TEST(FieldRules, TheReferenceNamesEveryEnumValue) {
   const std::string text = readme();
-  for (const auto* const name :
-       {"`auto`", "`tracepoint`", "`skb`", "`pass`", "`refuse`", "`trace`", "`error`"}) {
+  each_field(*weir::v1::Config::descriptor(), [&](const FieldDescriptor& field) {
+    if (field.enum_type() == nullptr) return;
+    for (int i = 0; i < field.enum_type()->value_count(); ++i) {
+      std::string name = field.enum_type()->value(i)->name();
+      for (char& c : name) c = static_cast<char>(std::tolower(c));
+      EXPECT_NE(text.find("`" + name + "`"), std::string::npos) << name;
+    }
+  });
+  for (const auto* const name : {"`trace`", "`error`"}) {
     EXPECT_NE(text.find(name), std::string::npos) << name;
   }
 }
