@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What steering costs beside going direct and beside one proxy: CPU, latency, ns per BPF program.
+"""What steering costs beside going direct and beside one proxy, what observing costs, what a pick.
 
-Three paths lead to the same backend, under the same open-loop Poisson schedule:
+Paths. Three lead to the same backend, under the same open-loop Poisson schedule:
 
   direct  client -> backend
   weir    client -> service address, steered to the backend inside connect(), observed by the kernel
@@ -11,102 +11,128 @@ Three paths lead to the same backend, under the same open-loop Poisson schedule:
 each with connections kept alive and with a connection per request. Rounds are interleaved and the
 order of the paths rotates, so that a change of the machine's speed hits all of them. A ratio is
 taken within each round; the median of the rounds is reported with its least and greatest value.
+The agent lives only during its own runs: its tracepoints run for every process's sockets, and the
+other paths are to be without them.
+
+The rates are the same for every path and chosen so that none is near saturation: 8000 requests/s
+kept alive are a fifth of what one nginx worker forwards on the machine where this was written
+(38,000/s), 4000 connections/s a third. Below that, more and more of each request is the waking of
+an idle CPU, for every process on the path alike, and the generator's own share of it blurs the
+ratio; above, queueing decides the latencies and requests are batched, which is another measurement.
 
 CPU is the scheduler's account (schedstat) of the whole path: client, proxy or agent, and backend,
 softirq work included with whoever ran it. ksoftirqd is shown apart. Weir follows the client's
-sockets only: the backend stands for a process on another node, though tracepoints run there too.
-A separate short phase counts the run time of each BPF program (kernel.bpf_stats_enabled), which
-itself costs some ns per run.
+sockets only: the backend stands for a process on another node.
+
+Observation: observe_cost.py. The pick: pick_cost.py. BPF programs: a short run of each mode counts
+the run time of every one (kernel.bpf_stats_enabled), which itself costs some ns per run.
+
 A machine that is not quiet is reported as such: then latencies say little.
 
-Writes every round to build/bench/steer.json. The last line is `RESULT {json}`. Exit status: 1 when
-a request failed or a path could not be set up. Needs root, nginx, and `make bin tools`.
+Writes everything to build/bench/steer.json. The last line is `RESULT {json}`; fields of a part that
+was left out are missing. Exit status: 1 when a request failed or something could not be set up.
+Needs root, nginx, and `make bin tools`.
 """
 import argparse
-import json
+import contextlib
 import os
 import statistics
 import sys
 import time
 
+import bpf_stats
+import observe_cost
+import pick_cost
 import rig
-from rig import BIN
+from rig import BIN, OUTPUT, spread
 
 from harness import SERVICE, Cgroup, Process, interrupt_on_sigterm, wait_until
 from node import Agent, DelayServer, service
 
+PARTS = ("paths", "observe", "pick", "programs")
 PATHS = ("direct", "weir", "nginx")
 MODES = ("keepalive", "close")
+PICK_SIZES = (2, 100, 10_000)
 # More than this share of a CPU taken by others, and the latencies are partly theirs.
 QUIET_CPUS = 0.2
-OUTPUT = BIN.parent / "bench"
 
 
 class Path:
     """One way to the backend: where the client connects, from which cgroup, and who else works."""
 
-    def __init__(self, target, cgroup, parts):
+    def __init__(self, target, cgroup, pids, services=None):
         self.target = target
         self.cgroup = cgroup
-        self.parts = parts  # {"backend": pid, ...}; the client accounts for itself
+        self.pids = pids  # {"backend": pid, ...}; the client accounts for itself
+        self.services = services  # what an agent has to steer; None: nothing
+
+    @contextlib.contextmanager
+    def open(self):
+        """The pids of everybody on the path, the agent included, which lives as long as this."""
+        if self.services is None:
+            yield self.pids
+            return
+        with Agent(self.cgroup, self.services) as agent:
+            yield {**self.pids, "agent": agent.process.pid}
 
 
 def parse_arguments():
+    def names_of(known):
+        def parse(text):
+            names = text.split(",")
+            if unknown := set(names) - set(known):
+                raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+            return names
+        return parse
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of one run")
-    parser.add_argument("--rate", type=float, default=4000, help="requests/s, kept alive")
-    parser.add_argument("--close-rate", type=float, default=1500,
+    parser.add_argument("--parts", type=names_of(PARTS), default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run")
+    parser.add_argument("--rate", type=float, default=8000, help="requests/s, kept alive")
+    parser.add_argument("--close-rate", type=float, default=4000,
                         help="requests/s, a connection each")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--body-bytes", type=int, default=127)
     parser.add_argument("--backend", choices=("nginx", "delay"), default="nginx")
     parser.add_argument("--delay-us", type=int, default=1000, help="with --backend delay")
-    parser.add_argument("--paths", type=lambda text: text.split(","), default=list(PATHS),
-                        help="comma-separated: %(default)s")
+    parser.add_argument("--paths", type=names_of(PATHS), default=list(PATHS))
+    parser.add_argument("--observe-rounds", type=int, default=24)
+    parser.add_argument("--observe-seconds", type=float, default=1.0)
+    parser.add_argument("--pick-sizes", type=lambda text: [int(n) for n in text.split(",")],
+                        default=list(PICK_SIZES), help="backends in the pool")
+    parser.add_argument("--pick-connects", type=int, default=100_000)
+    parser.add_argument("--pick-rounds", type=int, default=3)
     arguments = parser.parse_args()
-    unknown = set(arguments.paths) - set(PATHS)
-    if unknown or arguments.rounds < 1:
-        parser.error(f"unknown paths {sorted(unknown)}" if unknown else "--rounds is at least 1")
+    if min(arguments.rounds, arguments.observe_rounds, arguments.pick_rounds) < 1:
+        parser.error("a part has at least one round")
     return arguments
-
-
-def check_requirements(paths):
-    missing = [name for name in ("weir-loadgen", "weir-delay-server") if not (BIN / name).exists()]
-    if "weir" in paths:
-        missing += [name for name in ("weir-agent", "weir") if not (BIN / name).exists()]
-    if missing:
-        sys.exit(f"bench_steer: {BIN} has no {', '.join(missing)}: run `make bin tools`")
-    if os.geteuid() != 0:
-        sys.exit("bench_steer: needs root, to make a cgroup and attach BPF programs")
 
 
 # ---- the three paths ---------------------------------------------------------------------------
 
-def set_up(arguments):
-    """({name: Path}, the agent or None, what already ran in our cgroups)."""
-    plain = Cgroup()
-    inherited = rig.effective_programs(plain)
+def start_backend(arguments, cgroup):
     if arguments.backend == "nginx":
-        backend = rig.Nginx(OUTPUT / "backend", body_bytes=arguments.body_bytes, cgroup=plain)
-    else:
-        backend = DelayServer("backend", arguments.delay_us)
-    paths, agent = {}, None
+        return rig.Nginx(OUTPUT / "backend", body_bytes=arguments.body_bytes, cgroup=cgroup)
+    return DelayServer("backend", arguments.delay_us)
+
+
+def set_up(arguments, backend, plain):
+    """{name: Path}, each of them tried."""
+    paths = {}
     for name in arguments.paths:
         if name == "direct":
             paths[name] = Path(backend.address, plain, {"backend": backend.pid})
         elif name == "nginx":
             proxy = rig.Nginx(OUTPUT / "proxy", upstream=backend.address, cgroup=plain)
-            paths[name] = Path(proxy.address, plain,
-                               {"backend": backend.pid, "proxy": proxy.pid})
+            paths[name] = Path(proxy.address, plain, {"backend": backend.pid, "proxy": proxy.pid})
         else:
-            steered = Cgroup()
-            agent = Agent(steered, [service({"address": backend.address})])
-            paths[name] = Path(SERVICE, steered,
-                               {"backend": backend.pid, "agent": agent.process.pid})
+            paths[name] = Path(SERVICE, Cgroup(), {"backend": backend.pid},
+                               [service({"address": backend.address})])
     for path in paths.values():
-        wait_until(lambda: arrives(path), f"a request to {path.target} is answered", 10, 0.1)
-    return paths, agent, inherited
+        with path.open():
+            wait_until(lambda: arrives(path), f"a request to {path.target} is answered", 10, 0.1)
+    return paths
 
 
 def arrives(path):
@@ -119,19 +145,20 @@ def arrives(path):
 
 def measure(path, mode, seed, arguments, softirq_pids):
     """Runs the load over `path`; its report with the CPU of every part, in us per answer."""
-    def accounts():
-        return ({name: rig.cpu_ns(pid) for name, pid in path.parts.items()},
-                sum(rig.cpu_ns(pid) for pid in softirq_pids), rig.machine_cpu_ns())
-
     rate = arguments.rate if mode == "keepalive" else arguments.close_rate
-    begin = time.monotonic()
-    parts_before, softirq_before, machine_before = accounts()
-    report = rig.load(path.target, mode, rate, arguments.seconds, seed, arguments.connections,
-                      path.cgroup)
-    parts_after, softirq_after, machine_after = accounts()
-    took_ns = (time.monotonic() - begin) * 1e9
+    with path.open() as pids:
+        def accounts():
+            return ({name: rig.cpu_ns(pid) for name, pid in pids.items()},
+                    sum(rig.cpu_ns(pid) for pid in softirq_pids), rig.machine_cpu_ns())
+
+        begin = time.monotonic()
+        parts_before, softirq_before, machine_before = accounts()
+        report = rig.load(path.target, mode, rate, arguments.seconds, seed, arguments.connections,
+                          path.cgroup)
+        parts_after, softirq_after, machine_after = accounts()
+        took_ns = (time.monotonic() - begin) * 1e9
     answers = max(report["answered"], 1)
-    cpu = {name: (parts_after[name] - parts_before[name]) / 1000 / answers for name in path.parts}
+    cpu = {name: (parts_after[name] - parts_before[name]) / 1000 / answers for name in pids}
     cpu["client"] = report["cpu_us"] / answers
     report["cpu_us_per_request"] = {**cpu, "path": sum(cpu.values())}
     report["ksoftirqd_us_per_request"] = (softirq_after - softirq_before) / 1000 / answers
@@ -160,32 +187,23 @@ def run_rounds(paths, arguments):
     return runs
 
 
-def count_programs(path, agent, arguments):
+def count_programs(path, arguments):
     """{mode: {program: {"ns_per_call", "calls_per_request"}}}, with the kernel's own counters."""
-    ids = rig.pinned_programs(agent)
     found = {}
-    with rig.BpfStats():
+    with Agent(path.cgroup, path.services) as agent:
+        ids = bpf_stats.pinned_programs(agent)
         for mode in MODES:
             rate = arguments.rate if mode == "keepalive" else arguments.close_rate
-            before = rig.program_counters(ids)
-            report = rig.load(path.target, mode, rate, min(3.0, arguments.seconds), 1,
-                              arguments.connections, path.cgroup)
-            after = rig.program_counters(ids)
-            programs = found.setdefault(mode, {})
-            for program, (name, runs, ns) in after.items():
-                calls = runs - before[program][1]
-                if calls > 0:
-                    programs[name] = {
-                        "ns_per_call": (ns - before[program][2]) / calls,
-                        "calls_per_request": calls / max(report["answered"], 1)}
+            programs, report = bpf_stats.counted(ids, lambda: rig.load(
+                path.target, mode, rate, min(3.0, arguments.seconds), 1, arguments.connections,
+                path.cgroup))
+            found[mode] = {name: {"ns_per_call": ns / runs,
+                                  "calls_per_request": runs / max(report["answered"], 1)}
+                           for name, (runs, ns) in programs.items() if runs > 0}
     return found
 
 
 # ---- what it means -----------------------------------------------------------------------------
-
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
 
 def value_of(run, what):
     return run["cpu_us_per_request"]["path"] if what == "cpu" else run["latency_us"][what]
@@ -197,8 +215,8 @@ def series(runs, mode, path, what):
 
 def ratio(runs, mode, over, under, what):
     """Spread of the ratio within each round; None when one of the paths was left out."""
-    pairs = list(zip(series(runs, mode, over, what), series(runs, mode, under, what)))
-    return spread([a / b for a, b in pairs]) if pairs else None
+    pairs = zip(series(runs, mode, over, what), series(runs, mode, under, what))
+    return spread([a / b for a, b in pairs])
 
 
 def print_table(runs, names):
@@ -230,58 +248,79 @@ def print_programs(programs):
                   f"  {p['calls_per_request']:6.2f} calls per request")
 
 
-def result(runs, programs):
-    """The figures that other programs read; null where a path was left out."""
+def path_result(runs):
+    """Fields of the last line; null where a path was left out."""
     def median(mode, under, what):
         r = ratio(runs, mode, "weir", under, what)
         return round(r["median"], 3) if r else None
 
-    # Per program, the phase with a connection per request counts where it ran in both.
-    per_call = {name: round(p["ns_per_call"], 1)
-                for mode in MODES for name, p in programs.get(mode, {}).items()}
-    pick = [ns for name, ns in per_call.items() if "connect4" in name]
     return {
         "cpu_ratio_vs_nginx_keepalive": median("keepalive", "nginx", "cpu"),
         "cpu_ratio_vs_nginx_close": median("close", "nginx", "cpu"),
         "p99_ratio_vs_nginx_keepalive": median("keepalive", "nginx", "p99"),
         "cpu_ratio_vs_direct_keepalive": median("keepalive", "direct", "cpu"),
-        "pick_ns": pick[0] if pick else None,
-        "programs": per_call,
+        "cpu_ratio_vs_direct_close": median("close", "direct", "cpu"),
     }
 
 
-def main():
-    arguments = parse_arguments()
-    check_requirements(arguments.paths)
-    interrupt_on_sigterm()
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    started = time.time()
-    machine = rig.machine()
-    paths, agent, inherited = set_up(arguments)
-    if inherited:
-        print(f"  WARNING: every path also runs BPF programs of others: {', '.join(inherited)}")
-    print(f"  {', '.join(paths)}: {arguments.rounds} rounds of {arguments.seconds:g} s, "
-          f"{arguments.rate:g}/s kept alive, {arguments.close_rate:g}/s with a connection each; "
-          f"load {machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs", flush=True)
-    runs = run_rounds(paths, arguments)
-    programs = count_programs(paths["weir"], agent, arguments) if agent else {}
+def program_result(programs):
+    """Per program, the phase with a connection per request counts where it ran in both."""
+    return {"programs": {name: round(p["ns_per_call"], 1)
+                         for mode in MODES for name, p in programs[mode].items()}}
 
-    summary = result(runs, programs)
-    (OUTPUT / "steer.json").write_text(json.dumps({
-        "started_unix_s": started, "took_s": time.time() - started, "machine": machine,
-        "loadavg_after": os.getloadavg(), "inherited_bpf_programs": inherited,
-        "arguments": vars(arguments), "runs": runs, "programs": programs, "result": summary,
-    }, indent=1) + "\n")
-    print_table(runs, list(paths))
-    print_programs(programs)
+
+def warn_of_noise(runs):
     others = statistics.median(run["cpus_used_by_others"] for run in runs)
     if others > QUIET_CPUS:
         print(f"\nNOISY: other processes used {others:.2f} CPUs meanwhile (median of runs): "
               "trust the CPU figures, not the latencies")
-    failed = sum(run["errors"] for run in runs)
+
+
+def main():
+    arguments = parse_arguments()
+    rig.require("steer", ("weir-loadgen", "weir-connect-loop", "weir-delay-server", "weir-agent",
+                          "weir"))
+    interrupt_on_sigterm()
+    started, machine, plain = time.time(), rig.machine(), Cgroup()
+    inherited = bpf_stats.effective_programs(plain)
+    if inherited:
+        print(f"  WARNING: every path also runs BPF programs of others: {', '.join(inherited)}")
+    backend = start_backend(arguments, plain)
+    details = {"started_unix_s": started, "machine": machine, "arguments": vars(arguments),
+               "inherited_bpf_programs": inherited}
+    summary, failed = {}, 0
+
+    if {"paths", "programs"} & set(arguments.parts):
+        paths = set_up(arguments, backend, plain)
+    if "paths" in arguments.parts:
+        print(f"  {', '.join(paths)}: {arguments.rounds} rounds of {arguments.seconds:g} s, "
+              f"{arguments.rate:g}/s kept alive, {arguments.close_rate:g}/s with a connection "
+              f"each; load {machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs", flush=True)
+        runs = details["runs"] = run_rounds(paths, arguments)
+        summary |= path_result(runs)
+        failed = sum(run["errors"] for run in runs)
+    if "observe" in arguments.parts:
+        details["observe"] = observe_cost.measure(backend, arguments.observe_rounds,
+                                                  arguments.observe_seconds, arguments.connections)
+        summary |= observe_cost.result(details["observe"])
+    if "pick" in arguments.parts:
+        details["pick"] = pick_cost.measure(arguments.pick_sizes, arguments.pick_connects,
+                                            arguments.pick_rounds)
+        summary |= pick_cost.result(details["pick"])
+    if "programs" in arguments.parts and "weir" in paths:
+        details["programs"] = count_programs(paths["weir"], arguments)
+        summary |= program_result(details["programs"])
+
+    if "runs" in details:
+        print_table(details["runs"], list(paths))
+    if "programs" in details:
+        print_programs(details["programs"])
+    if "runs" in details:
+        warn_of_noise(details["runs"])
     if failed:
         print(f"\n{failed} requests failed: the ratios compare different work")
-    print("\nRESULT " + json.dumps(summary))
+    details |= {"took_s": time.time() - started, "loadavg_after": os.getloadavg()}
+    rig.publish("steer", summary, details)
     return 1 if failed else 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark of whole paths stands on: private nginx servers, CPU accounts, the load.
+"""What a benchmark stands on: private nginx servers, CPU accounts, the load, the last line.
 
 Processes, cgroups and their cleaning up come from the end-to-end tests' harness.
 
@@ -10,13 +10,14 @@ import os
 import pathlib
 import re
 import socket
+import statistics
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from harness import BIN, BPFTOOL, ROOT, Process, Resource, last_json, wait_until  # noqa: E402
+from harness import BIN, BPFTOOL, ROOT, Process, last_json, wait_until  # noqa: E402
 
-BPF_STATS = pathlib.Path("/proc/sys/kernel/bpf_stats_enabled")
+OUTPUT = BIN.parent / "bench"
 
 # Connections live as long as a run: limits on requests or idleness would open new ones.
 NGINX_CONF = """
@@ -163,43 +164,33 @@ def load(target, mode, rate, seconds, seed, connections, cgroup):
         return last_json(process)
 
 
-# ---- BPF programs ------------------------------------------------------------------------------
+# ---- what a bench says -------------------------------------------------------------------------
 
-class BpfStats(Resource):
-    """The kernel counts runs and run time of BPF programs as long as this lives."""
-
-    def __init__(self):
-        self._before = BPF_STATS.read_text()
-        super().__init__()
-        BPF_STATS.write_text("1")
-
-    def _release(self):
-        BPF_STATS.write_text(self._before)
+def require(name, programs):
+    """Ends the bench `name` unless it is root and the programs it needs are built."""
+    missing = [program for program in programs if not (BIN / program).exists()]
+    if missing:
+        sys.exit(f"bench_{name}: {BIN} has no {', '.join(missing)}: run `make bin tools`")
+    if os.geteuid() != 0:
+        sys.exit(f"bench_{name}: needs root, to make a cgroup and attach BPF programs")
 
 
-def bpftool(*arguments):
-    """The JSON that bpftool prints; None when it refuses."""
-    run = subprocess.run([BPFTOOL, "--json", *map(str, arguments)], capture_output=True, text=True)
-    return json.loads(run.stdout) if run.returncode == 0 and run.stdout.strip() else None
+def spread(values):
+    """Median, quartiles, least and greatest; None of nothing."""
+    values = sorted(values)
+    if not values:
+        return None
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return {"median": statistics.median(values), "q1": low, "q3": high,
+            "min": values[0], "max": values[-1]}
 
 
-def pinned_programs(agent):
-    """Ids of the programs behind every link that the agent pinned."""
-    links = (bpftool("link", "show", "pinned", pin) for pin in agent.pins() if pin.is_file())
-    return sorted({link["prog_id"] for link in links
-                   if isinstance(link, dict) and "prog_id" in link})
-
-
-def program_counters(ids):
-    """{id: (name, runs, run time in ns)}."""
-    return {p["id"]: (p.get("name", str(p["id"])), p.get("run_cnt", 0), p.get("run_time_ns", 0))
-            for p in bpftool("prog", "show") or [] if p["id"] in ids}
-
-
-def effective_programs(cgroup):
-    """Names of the cgroup programs that run for sockets in `cgroup`, inherited ones included."""
-    return sorted(p.get("name", "?") for p in bpftool("cgroup", "show", cgroup.path, "effective")
-                  or [])
+def publish(name, summary, details):
+    """Writes everything to build/bench/NAME.json and the summary as the last line."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / f"{name}.json").write_text(json.dumps({**details, "result": summary}, indent=1)
+                                         + "\n")
+    print("\nRESULT " + json.dumps(summary), flush=True)
 
 
 # ---- where this was measured -------------------------------------------------------------------
