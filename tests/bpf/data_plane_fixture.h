@@ -62,6 +62,7 @@ class DataPlaneTest : public testing::Test {
     options.cgroup_path = sandbox_.cgroup();
     options.pin_root = sandbox_.pin_root();
     options.request_clock = clock;
+    options.breaker = breaker_;
     options.services = std::move(services);
     return DataPlane::attach(options);
   }
@@ -78,7 +79,7 @@ class DataPlaneTest : public testing::Test {
   void publish(const std::vector<double>& weights) {
     std::vector<BackendDecision> decisions;
     for (std::uint32_t i = 0; i < weights.size(); ++i) {
-      decisions.push_back({i, WEIR_BE_ACTIVE, weights[i]});
+      decisions.push_back({i, weights[i], std::nullopt});
     }
     const Status done = plane_->publish(decisions);
     ASSERT_TRUE(done.ok()) << done.error().message;
@@ -98,6 +99,7 @@ class DataPlaneTest : public testing::Test {
     return condition();
   }
 
+  BreakerOptions breaker_;
   KernelSandbox sandbox_;
   std::unique_ptr<DataPlane> plane_;
 };
