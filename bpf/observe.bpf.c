@@ -1,34 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Observation of steered sockets: outcome and latency of the connect, start and first response byte
- * of each request. Two request clocks over one state machine (lib/request.bpf.h); user space loads
- * one of them:
+ * Observation of connections to backends, steered or direct, by sockops: outcome and latency of the
+ * connect, retransmission timeouts, and at the end what the connection was worth: bytes, round trip,
+ * retransmits, error. Also marks the connections that a backend on this host accepts. Requests are
+ * in requests.bpf.c.
  *
- *   tracepoints  sock_send_length, sock_recv_length: what the application sent and read. Cheaper
- *                and closer, but BTF tracepoints of Linux 6.3 and later.
- *   skb          payload of the packets at the cgroup, with a check of TCP sequence numbers.
+ * What if this fails? Steering goes on; gauges and histograms stay where they are.
  *
- * What if this fails? Steering goes on; gauges and histograms stay where they are. Sockets that are
- * not steered cost one failed storage look-up.
+ * When is the end? When TCP closes the full socket, which a client that closes first does long
+ * before TIME_WAIT is over: what the peer still sends then is not counted. The load was given back
+ * before, at the close() of the application (steer.bpf.c).
  */
 #include "vmlinux.h"
 /* vmlinux.h stays first */
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
 
 #include "lib/endpoint.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/request.bpf.h"
 #include "lib/socket.bpf.h"
+#include "lib/totals.bpf.h"
 
 #define AF_INET 2 /* include/linux/socket.h */
 
-/* ---- connections ---- */
+/* Set by user space where it lacks CAP_PERFMON, which reading a socket needs: the error that a
+ * socket ended with is then not known, and a peer's FIN may count as one byte received. */
+const volatile __u32 weir_sockets_unreadable = 0;
 
-static __always_inline void watch_states(struct bpf_sock_ops* ops) {
+/* ---- the connect ---- */
+
+static __always_inline void watch(struct bpf_sock_ops* ops) {
   /* Into the flags of other programs on this socket, not over them. */
-  bpf_sock_ops_cb_flags_set(ops, (int)(ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG));
+  bpf_sock_ops_cb_flags_set(ops, (int)(ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
+                                       BPF_SOCK_OPS_RTO_CB_FLAG));
 }
 
 static __always_inline void remote_endpoint(const struct bpf_sock_ops* ops,
@@ -88,15 +94,16 @@ static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock
     return;
   }
   /* As early as this, or a refused connect would not be seen. */
-  watch_states(ops);
+  watch(ops);
   now_ns = bpf_ktime_get_ns();
   sk->service = note.service;
   sk->backend = note.backend;
   sk->pool = note.pool;
   sk->flags = note.probe ? WEIR_SK_PROBE : 0;
   sk->requests = 0;
+  sk->interim_bytes = 0;
   sk->unread_ns = 0;
-  sk->counted_sent = 0;
+  sk->counted_sent = WEIR_SYN_BYTES;
   sk->counted_received = 0;
   sk->connect_ns = now_ns;
   sk->opened_ns = now_ns;
@@ -112,13 +119,106 @@ static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock
   WEIR_WRITE_ONCE(sk->owned, 1);
 }
 
+/* ---- a backend on this host accepts ---- */
+
+static __always_inline void local_endpoint(const struct bpf_sock_ops* ops,
+                                           struct weir_endpoint* local) {
+  __u16 port = (__u16)ops->local_port;
+  /* As in remote_endpoint(). */
+  __u32 v4 = *(const volatile __u32*)&ops->local_ip4;
+  __u32 v6 = *(const volatile __u32*)&ops->local_ip6[3];
+
+  if (ops->family == AF_INET)
+    weir_set_endpoint(local, 0, 0, WEIR_MAPPED_PREFIX, v4, port, IPPROTO_TCP);
+  else
+    weir_set_endpoint(local, ops->local_ip6[0], ops->local_ip6[1], ops->local_ip6[2], v6, port,
+                      IPPROTO_TCP);
+}
+
+/* Only the tracepoints can tell when a request is read; without them, nothing is to be kept. Holds
+ * no load and is in no phase: the client's end of the connection is what counts. */
+static __always_inline void accepted(struct bpf_sock_ops* ops, struct bpf_sock* socket) {
+  struct weir_sk state = {.flags = WEIR_SK_SERVER | WEIR_SK_SNIFFED};
+  struct weir_endpoint local;
+  struct weir_target* target;
+  struct weir_meta* meta;
+  struct weir_be* be;
+  __u32 key = 0;
+
+  meta = bpf_map_lookup_elem(&weir_meta, &key);
+  if (!meta || meta->request_clock != WEIR_CLOCK_TRACEPOINT) return;
+  local_endpoint(ops, &local);
+  target = bpf_map_lookup_elem(&weir_svc, &local);
+  if (!target || target->kind != WEIR_TARGET_BACKEND) return;
+  be = weir_be_at(target->index);
+  if (!be) return;
+  state.backend = target->index;
+  state.pool = be->pool;
+  if (!bpf_sk_storage_get(&weir_sk, socket, &state, BPF_SK_STORAGE_GET_F_CREATE))
+    weir_count(WEIR_STAT_NO_STORAGE, 1);
+}
+
+/* ---- the end ---- */
+
+/* What the context does not tell. TCP sets the error before it closes the socket. */
+static __always_inline void read_socket(struct bpf_sock* socket, struct weir_end* end) {
+  struct tcp_sock* tcp;
+
+  if (weir_sockets_unreadable) return;
+  tcp = bpf_skc_to_tcp_sock(socket);
+  if (!tcp) return;
+  end->error = (__u32)((const struct sock*)tcp)->sk_err;
+  end->fin_in = ((const struct sock*)tcp)->__sk_common.skc_flags >>
+                    bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
+}
+
+static __always_inline void report_close(const struct weir_sk* sk, const struct weir_end* end,
+                                         __u64 cookie) {
+  struct weir_event_close* event = WEIR_EVENT_RESERVE(struct weir_event_close, WEIR_EVENT_CLOSE,
+                                                      sk->pool, sk->backend, cookie);
+
+  if (!event) return;
+  event->open_ns = event->head.time_ns - sk->opened_ns;
+  event->bytes_sent = weir_acked_in_all(end) - WEIR_SYN_BYTES;
+  event->bytes_received = weir_received_in_all(end);
+  event->requests = sk->requests;
+  event->retransmits = end->retransmits;
+  event->min_rtt_us = weir_is_rtt(end->min_rtt_us) ? end->min_rtt_us : 0;
+  event->error = end->error;
+  event->flags = sk->flags;
+  weir_event_submit(event);
+}
+
+static __always_inline void closed(struct bpf_sock_ops* ops, struct weir_sk* sk,
+                                   struct weir_end* end) {
+  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_knobs* knobs = weir_knobs_now();
+
+  if (!be || !knobs) return;
+  if (weir_set_flags(sk, WEIR_SK_TOTALLED) & WEIR_SK_TOTALLED) return;
+  end->bytes_acked = ops->bytes_acked;
+  end->bytes_received = ops->bytes_received;
+  end->all_acked = ops->snd_una == ops->snd_nxt;
+  end->retransmits = ops->total_retrans;
+  end->min_rtt_us = ops->rtt_min;
+  if (!weir_add_totals(sk, be, end)) return;
+  if (weir_is_rtt(end->min_rtt_us))
+    weir_record(sk->backend, WEIR_HIST_RTT, end->min_rtt_us * 1000ull);
+  if (weir_watched(knobs->watch_until_ns)) report_close(sk, end, bpf_get_socket_cookie(ops));
+}
+
+/* ---- hook ---- */
+
 SEC("sockops")
 int weir_sockops(struct bpf_sock_ops* ops) {
+  struct weir_end end = {};
   struct bpf_sock* socket;
   struct weir_sk* sk;
+  struct weir_be* be;
   __u32 op = ops->op;
 
   if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
+      op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_RTO_CB &&
       op != BPF_SOCK_OPS_STATE_CB)
     return 1;
   if (op == BPF_SOCK_OPS_STATE_CB && ops->args[1] != BPF_TCP_CLOSE) return 1;
@@ -128,126 +228,33 @@ int weir_sockops(struct bpf_sock_ops* ops) {
     connecting(ops, socket);
     return 1;
   }
+  if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+    accepted(ops, socket);
+    return 1;
+  }
   sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-  if (!sk) return 1;
+  if (!sk || sk->flags & WEIR_SK_SERVER) return 1;
+  if (op == BPF_SOCK_OPS_RTO_CB) {
+    be = weir_be_at(sk->backend);
+    if (be) WEIR_ADD(&be->rtos, 1);
+    return 1;
+  }
   if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
     sk->next_tx_seq = ops->snd_nxt;
     sk->next_rx_seq = ops->rcv_nxt;
     weir_connect_succeeded(sk);
     return 1;
   }
-  if (ops->args[0] == BPF_TCP_SYN_SENT) weir_connect_failed(sk, 0, bpf_get_socket_cookie(ops));
-  weir_release(sk);
-  return 1;
-}
-
-/* ---- requests ---- */
-
-static __always_inline void sent(struct weir_sk* sk) {
-  struct weir_be* be = weir_be_at(sk->backend);
-  struct weir_request_event event;
-
-  if (!be) return;
-  event = weir_request_sent(sk, be, bpf_ktime_get_ns());
-  weir_count_request(sk, &event);
-}
-
-static __always_inline void received(struct weir_sk* sk) {
-  struct weir_be* be = weir_be_at(sk->backend);
-  struct weir_request_event event;
-
-  if (!be) return;
-  event = weir_response_received(sk, be, bpf_ktime_get_ns());
-  weir_count_request(sk, &event);
-  if (event.first_byte) weir_record(sk->backend, WEIR_HIST_TTFB, event.ttfb_ns);
-}
-
-/* ---- request clock: tracepoints ---- */
-
-
-
-/* include/linux/socket.h; neither call takes payload off the stream. */
-#define MSG_PEEK 0x2
-#define MSG_ERRQUEUE 0x2000
-
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(weir_tp_send, struct sock* socket, int ret, int flags) {
-  struct weir_sk* sk;
-
-  if (ret <= 0) return 0;
-  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-  if (sk) sent(sk);
-  return 0;
-}
-
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(weir_tp_recv, struct sock* socket, int ret, int flags) {
-  struct weir_sk* sk;
-
-  if (ret <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE))) return 0;
-  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-  if (sk) received(sk);
-  return 0;
-}
-
-/* ---- request clock: packets ---- */
-
-struct segment {
-  __u32 seq;
-  __u32 payload_bytes;
-};
-
-/* At these hooks a packet starts with its network header and is not yet cut into (or already put
- * together from) segments of wire size. Extension headers of IPv6: not counted as payload. */
-static __always_inline bool parse(struct __sk_buff* skb, struct segment* segment) {
-  __u32 header_bytes;
-  struct tcphdr tcp;
-  __u8 version;
-
-  if (bpf_skb_load_bytes(skb, 0, &version, sizeof(version)) < 0) return false;
-  if (version >> 4 == 4) {
-    struct iphdr ip;
-    if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) < 0 || ip.protocol != IPPROTO_TCP) return false;
-    header_bytes = ip.ihl * 4;
+  end.state = ops->args[0];
+  read_socket(socket, &end);
+  if (end.state == BPF_TCP_SYN_SENT) {
+    weir_connect_failed(sk, end.error, bpf_get_socket_cookie(ops));
+    weir_release(sk);
   } else {
-    struct ipv6hdr ip;
-    if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) < 0 || ip.nexthdr != IPPROTO_TCP) return false;
-    header_bytes = sizeof(ip);
+    /* In this order: what the census sees of a connection that is not closed is less than this. */
+    weir_release(sk);
+    closed(ops, sk, &end);
   }
-  if (bpf_skb_load_bytes(skb, header_bytes, &tcp, sizeof(tcp)) < 0) return false;
-  header_bytes += tcp.doff * 4;
-  segment->seq = bpf_ntohl(tcp.seq);
-  segment->payload_bytes = skb->len > header_bytes ? skb->len - header_bytes : 0;
-  return segment->payload_bytes != 0;
-}
-
-static __always_inline struct weir_sk* steered_socket(struct __sk_buff* skb) {
-  struct bpf_sock* socket = skb->sk;
-
-  if (!socket) return 0;
-  socket = bpf_sk_fullsock(socket);
-  return socket ? bpf_sk_storage_get(&weir_sk, socket, 0, 0) : 0;
-}
-
-SEC("cgroup_skb/egress")
-int weir_skb_out(struct __sk_buff* skb) {
-  struct weir_sk* sk = steered_socket(skb);
-  struct segment segment;
-
-  if (sk && parse(skb, &segment) &&
-      weir_seq_advance(&sk->next_tx_seq, segment.seq, segment.payload_bytes))
-    sent(sk);
-  return 1;
-}
-
-SEC("cgroup_skb/ingress")
-int weir_skb_in(struct __sk_buff* skb) {
-  struct weir_sk* sk = steered_socket(skb);
-  struct segment segment;
-
-  if (sk && parse(skb, &segment) &&
-      weir_seq_advance(&sk->next_rx_seq, segment.seq, segment.payload_bytes))
-    received(sk);
   return 1;
 }
 

@@ -74,12 +74,16 @@ struct sock_common {
 	__u16 skc_num;
 	short unsigned int skc_family;
 	volatile unsigned char skc_state;
+	union {
+		long unsigned int skc_flags;
+	};
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	int sk_err;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -91,10 +95,16 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u64 bytes_received;
 	__u64 bytes_acked;
+	__u64 tcp_clock_cache;
 	__u8 bpf_sock_ops_cb_flags;
 };
 
 #pragma clang attribute pop
+
+enum sock_flags {
+	SOCK_DEAD = 0,
+	SOCK_DONE = 1,
+};
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
@@ -149,10 +159,13 @@ enum {
 enum {
 	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
 	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
+	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
+	BPF_SOCK_OPS_RTO_CB = 8,
 	BPF_SOCK_OPS_STATE_CB = 10,
 };
 
 enum {
+	BPF_SOCK_OPS_RTO_CB_FLAG = 1,
 	BPF_SOCK_OPS_STATE_CB_FLAG = 4,
 };
 
@@ -185,6 +198,35 @@ struct bpf_sock {
 	__u32 dst_ip6[4];
 	__u32 state;
 	__s32 rx_queue_mapping;
+};
+
+struct bpf_tcp_sock {
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 rtt_min;
+	__u32 snd_ssthresh;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 mss_cache;
+	__u32 ecn_flags;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u32 packets_out;
+	__u32 retrans_out;
+	__u32 total_retrans;
+	__u32 segs_in;
+	__u32 data_segs_in;
+	__u32 segs_out;
+	__u32 data_segs_out;
+	__u32 lost_out;
+	__u32 sacked_out;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	__u32 dsack_dups;
+	__u32 delivered;
+	__u32 delivered_ce;
+	__u32 icsk_retransmits;
 };
 
 struct bpf_sock_addr {

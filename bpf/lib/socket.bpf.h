@@ -100,7 +100,7 @@ WEIR_INLINE void weir_count_failure(__u32 backend, __u32 pool, __u32 probe, __u3
  * up waiting. To the next connect() it is all the same: better elsewhere. */
 WEIR_INLINE void weir_connect_failed(struct weir_sk* sk, __u32 error, __u64 cookie) {
   if (!weir_take_connect_ns(sk)) return;
-  sk->flags |= WEIR_SK_FAILED;
+  weir_set_flags(sk, WEIR_SK_FAILED);
   weir_count_failure(sk->backend, sk->pool, !!(sk->flags & WEIR_SK_PROBE), error, cookie);
 }
 

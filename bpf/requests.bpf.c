@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Observation of requests on connections to backends: start, first response byte, end. Two request
+ * clocks over one state machine (lib/request.bpf.h); user space loads one of them:
+ *
+ *   tracepoints  sock_send_length, sock_recv_length: what the application sent and read. Cheaper
+ *                and closer, but BTF tracepoints of Linux 6.3 and later. At the server's end of a
+ *                connection, sk_data_ready and sock_recv_length tell how long a request lay unread.
+ *                Does not see a client that takes its response with splice().
+ *   skb          payload of the packets at the cgroup, with a check of TCP sequence numbers.
+ *
+ * Either comes with a pair of programs on packets, for what only the payload tells
+ * (lib/sniff.bpf.h). For the tracepoints these do nothing else, and leave a packet alone unless it
+ * belongs to the first request of a connection, or may begin a response.
+ *
+ * What if this fails? Steering goes on; requests are not counted. Without the sniffing programs
+ * alone, a 1xx response counts as the response and a TLS handshake as a request. Sockets that are
+ * not observed cost one failed storage look-up per event.
+ */
+#include "vmlinux.h"
+/* vmlinux.h stays first */
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "lib/maps.bpf.h"
+#include "lib/request.bpf.h"
+#include "lib/sniff.bpf.h"
+#include "lib/socket.bpf.h"
+
+/* ---- requests ---- */
+
+static __always_inline void sent(struct weir_sk* sk, __u64 now_ns) {
+  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_request_event event;
+
+  if (!be) return;
+  event = weir_request_sent(sk, be, now_ns);
+  weir_count_request(sk, &event);
+}
+
+/* Returns whether somebody wants to know of this request, which `event` then describes. */
+static __always_inline bool received(struct weir_sk* sk, struct weir_request_event* event) {
+  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_knobs* knobs = weir_knobs_now();
+
+  if (!be || !knobs) return false;
+  *event = weir_response_received(sk, be, bpf_ktime_get_ns());
+  weir_count_request(sk, event);
+  if (weir_is_sample(sk->flags, event)) weir_record(sk->backend, WEIR_HIST_TTFB, event->ttfb_ns);
+  return event->first_byte && weir_watched(knobs->trace_until_ns);
+}
+
+static __always_inline void report(const struct weir_sk* sk,
+                                   const struct weir_request_event* request, __u64 cookie) {
+  struct weir_event_request* event =
+      WEIR_EVENT_RESERVE(struct weir_event_request, WEIR_EVENT_REQUEST, sk->pool, sk->backend, cookie);
+
+  if (!event) return;
+  event->ttfb_ns = request->ttfb_ns;
+  event->sequence = request->sequence;
+  event->flags = sk->flags;
+  weir_event_submit(event);
+}
+
+/* ---- request clock: tracepoints ---- */
+
+/* include/linux/socket.h; neither call takes payload off the stream. */
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
+
+/* When TCP last sent or received on this socket. It has looked at the clock at the beginning of
+ * either, and to look again costs as much as all the rest of the program that asks. */
+static __always_inline __u64 last_activity_ns(struct sock* socket) {
+  struct tcp_sock* tcp;
+
+  if (!bpf_core_field_exists(struct tcp_sock, tcp_clock_cache)) return bpf_ktime_get_ns();
+  tcp = bpf_skc_to_tcp_sock(socket);
+  return tcp ? tcp->tcp_clock_cache : bpf_ktime_get_ns();
+}
+
+/* Server: bytes that came are being read. */
+static __always_inline void request_read(struct weir_sk* sk) {
+  __u64 came_ns = WEIR_READ_ONCE(sk->unread_ns), now_ns;
+
+  if (came_ns == 0) return;
+  WEIR_WRITE_ONCE(sk->unread_ns, 0);
+  now_ns = bpf_ktime_get_ns();
+  weir_record(sk->backend, WEIR_HIST_UNREAD, now_ns > came_ns ? now_ns - came_ns : 0);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(weir_tp_send, struct sock* socket, int ret, int flags) {
+  struct weir_sk* sk;
+
+  if (ret <= 0) return 0;
+  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
+  if (sk && !(sk->flags & WEIR_SK_SERVER)) sent(sk, last_activity_ns(socket));
+  return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(weir_tp_recv, struct sock* socket, int ret, int flags) {
+  struct weir_request_event event;
+  struct weir_sk* sk;
+
+  if (ret <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE))) return 0;
+  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
+  if (!sk) return 0;
+  if (sk->flags & WEIR_SK_SERVER) {
+    request_read(sk);
+    return 0;
+  }
+  if (weir_interim_read(sk, (__u32)ret)) return 0;
+  if (received(sk, &event)) report(sk, &event, bpf_get_socket_cookie(socket));
+  return 0;
+}
+
+/* Of a server's socket only: bytes came, the application is being told. */
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(weir_tp_ready, struct sock* socket) {
+  struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
+
+  if (!sk || !(sk->flags & WEIR_SK_SERVER) || sk->unread_ns) return 0;
+  WEIR_WRITE_ONCE(sk->unread_ns, last_activity_ns(socket));
+  return 0;
+}
+
+/* ---- packets ---- */
+
+struct segment {
+  __u32 seq;
+  __u32 offset; /* of the payload */
+  __u32 payload_bytes;
+};
+
+/* Whether there is payload. At these hooks a packet starts with its network header, has all of its
+ * headers in one piece, and is not yet cut into (or already put together from) segments of wire
+ * size. Extension headers of IPv6: not observed. */
+static __always_inline bool parse(struct __sk_buff* skb, struct segment* segment) {
+  const __u8* data = (const __u8*)(long)skb->data;
+  const __u8* end = (const __u8*)(long)skb->data_end;
+  const struct iphdr* v4 = (const struct iphdr*)data;
+  const struct ipv6hdr* v6 = (const struct ipv6hdr*)data;
+  const struct tcphdr* tcp;
+  __u32 offset;
+
+  if (data + sizeof(*v4) > end) return false;
+  if (v4->version == 4) {
+    if (v4->protocol != IPPROTO_TCP) return false;
+    offset = v4->ihl * 4u;
+  } else {
+    if (data + sizeof(*v6) > end || v6->nexthdr != IPPROTO_TCP) return false;
+    offset = sizeof(*v6);
+  }
+  tcp = (const struct tcphdr*)(data + offset);
+  if ((const __u8*)(tcp + 1) > end) return false;
+  segment->seq = bpf_ntohl(tcp->seq);
+  offset += tcp->doff * 4u;
+  segment->offset = offset;
+  segment->payload_bytes = skb->len > offset ? skb->len - offset : 0;
+  return segment->payload_bytes != 0;
+}
+
+/* Without a check that this is a full socket: the look-up makes it. */
+static __always_inline struct weir_sk* observed(struct __sk_buff* skb) {
+  struct bpf_sock* socket = skb->sk;
+
+  return socket ? bpf_sk_storage_get(&weir_sk, socket, 0, 0) : 0;
+}
+
+/* What kind of connection this is, from its first payload; over TLS, from all of them until the
+ * handshake is over. Seldom run. */
+static __noinline void sniff_request(struct __sk_buff* skb, struct weir_sk* sk,
+                                     const struct segment* segment) {
+  __u32 length = segment->payload_bytes;
+  __u8 bytes[WEIR_SNIFF_BYTES] = {};
+  struct weir_request_event event;
+  struct weir_be* be;
+
+  if (length > sizeof(bytes)) length = sizeof(bytes);
+  if (length == 0 || bpf_skb_load_bytes(skb, segment->offset, bytes, length) < 0) return;
+  be = weir_be_at(sk->backend);
+  if (!be) return;
+  if (sk->flags & WEIR_SK_TLS) {
+    if (weir_tls_data_begins(bytes, length)) weir_set_flags(sk, WEIR_SK_SNIFFED);
+  } else if (weir_is_tls_hello(bytes, length)) {
+    weir_set_flags(sk, WEIR_SK_TLS);
+    event = weir_request_undone(sk, be);
+    weir_count_request(sk, &event);
+  } else if (weir_is_h2_preface(bytes, length)) {
+    weir_set_flags(sk, WEIR_SK_MUX | WEIR_SK_SNIFFED);
+    WEIR_ADD(&be->mux, 1);
+  } else {
+    weir_set_flags(sk, WEIR_SK_SNIFFED);
+  }
+}
+
+/* Bytes of the response head that begins at `offset`; 0 when its end is not in this packet, or not
+ * within the first KiB of it. */
+static __noinline __u32 head_bytes(struct __sk_buff* skb, __u32 offset) {
+  struct weir_head_chunk chunk = {};
+
+  for (__u32 bytes = 0; bytes < 1024; bytes += WEIR_HEAD_CHUNK) {
+    __u32 at = offset + bytes;
+    int found;
+
+    if (at >= skb->len) return 0;
+    chunk.length = skb->len - at;
+    if (chunk.length > WEIR_HEAD_CHUNK) chunk.length = WEIR_HEAD_CHUNK;
+    if (chunk.length == 0 || bpf_skb_load_bytes(skb, at, chunk.bytes, chunk.length) < 0) return 0;
+    found = weir_head_end(&chunk);
+    if (found > 0) return bytes + (__u32)found;
+  }
+  return 0;
+}
+
+/* So many 1xx responses one packet may bring before the next one is taken for the final one. */
+#define WEIR_INTERIM_RESPONSES 3
+
+/* How many bytes at the beginning of the payload are 1xx responses, which are counted. */
+static __noinline __u32 interim_bytes(struct __sk_buff* skb, struct weir_sk* sk,
+                                      const struct segment* segment) {
+  __u8 status[WEIR_STATUS_BYTES];
+  struct weir_be* be;
+  __u32 bytes = 0;
+
+  be = weir_be_at(sk->backend);
+  if (!be) return 0;
+  for (int response = 0; response < WEIR_INTERIM_RESPONSES; response++) {
+    __u32 length;
+
+    if (bpf_skb_load_bytes(skb, segment->offset + bytes, status, sizeof(status)) < 0) break;
+    if (!weir_is_interim(status, sizeof(status))) break;
+    WEIR_ADD(&be->interim, 1);
+    length = head_bytes(skb, segment->offset + bytes);
+    /* Goes on in the next packet, as far as one can tell. */
+    if (length == 0) return segment->payload_bytes;
+    bytes += length;
+  }
+  return bytes;
+}
+
+/* ---- sniffing beside the tracepoints ---- */
+
+SEC("cgroup_skb/egress")
+int weir_sniff_out(struct __sk_buff* skb) {
+  struct weir_sk* sk = observed(skb);
+  struct segment segment;
+
+  if (!sk || sk->flags & WEIR_SK_SNIFFED || !parse(skb, &segment)) return 1;
+  sniff_request(skb, sk, &segment);
+  /* The tracepoint comes after the packet has left. That the first request waits must be known
+   * before its response arrives. */
+  if (sk->flags & WEIR_SK_SNIFFED) sent(sk, bpf_ktime_get_ns());
+  return 1;
+}
+
+/* Not retransmitted: what TCP has taken in already, or what it keeps for later. */
+static __always_inline bool is_next(struct __sk_buff* skb, const struct segment* segment) {
+  struct bpf_sock* socket = skb->sk;
+  struct bpf_tcp_sock* tcp = socket ? bpf_tcp_sock(socket) : 0;
+
+  return tcp && segment->seq == tcp->rcv_nxt;
+}
+
+SEC("cgroup_skb/ingress")
+int weir_sniff_in(struct __sk_buff* skb) {
+  struct weir_sk* sk = observed(skb);
+  struct segment segment;
+  __u32 bytes;
+
+  if (!sk || WEIR_READ_ONCE(sk->phase) != WEIR_PHASE_WAITING || !parse(skb, &segment)) return 1;
+  if (!is_next(skb, &segment)) return 1;
+  bytes = interim_bytes(skb, sk, &segment);
+  if (bytes) weir_interim_arrived(sk, bytes);
+  return 1;
+}
+
+/* ---- request clock: packets ---- */
+
+SEC("cgroup_skb/egress")
+int weir_skb_out(struct __sk_buff* skb) {
+  struct weir_sk* sk = observed(skb);
+  struct segment segment;
+
+  if (!sk || sk->flags & WEIR_SK_SERVER || !parse(skb, &segment) ||
+      !weir_seq_advance(&sk->next_tx_seq, segment.seq, segment.payload_bytes))
+    return 1;
+  if (!(sk->flags & WEIR_SK_SNIFFED)) sniff_request(skb, sk, &segment);
+  sent(sk, bpf_ktime_get_ns());
+  return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int weir_skb_in(struct __sk_buff* skb) {
+  struct weir_sk* sk = observed(skb);
+  struct weir_request_event event;
+  struct segment segment;
+
+  if (!sk || sk->flags & WEIR_SK_SERVER || !parse(skb, &segment) ||
+      !weir_seq_advance(&sk->next_rx_seq, segment.seq, segment.payload_bytes))
+    return 1;
+  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING &&
+      interim_bytes(skb, sk, &segment) >= segment.payload_bytes)
+    return 1;
+  if (received(sk, &event)) report(sk, &event, bpf_get_socket_cookie(skb));
+  return 1;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
