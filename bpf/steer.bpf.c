@@ -34,7 +34,8 @@ enum weir_verdict {
 
 /* Where to look for a backend, one step after the other, until there is one. */
 enum weir_step {
-  WEIR_STEP_POOL,   /* the service's own backends; not when most of their breakers are open */
+  WEIR_STEP_POOL,   /* the service's own backends; when most of their breakers are open, only to
+                       try one of these */
   WEIR_STEP_BACKUP, /* the backup pool, if there is one */
   WEIR_STEP_ANY,    /* own backends again: also the one that just failed on this socket, and in
                        panic also those whose breakers are open */
@@ -58,7 +59,7 @@ static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, bool 
     struct weir_pool* from = pool;
 
     if (step == WEIR_STEP_POOL) {
-      if (mostly_open) continue;
+      if (mostly_open) wish.flags |= WEIR_PICK_PROBE;
       wish.avoid = avoid;
     } else if (step == WEIR_STEP_BACKUP) {
       wish.pool = pool->backup;

@@ -30,8 +30,9 @@
 #define WEIR_PICK_SCAN 64
 
 enum weir_pick_flags {
-  WEIR_PICK_V4 = 1u << 0,     /* an IPv4 socket: it reaches no IPv6 backend */
-  WEIR_PICK_PANIC = 1u << 1,  /* whatever the breakers say */
+  WEIR_PICK_V4 = 1u << 0,    /* an IPv4 socket: it reaches no IPv6 backend */
+  WEIR_PICK_PANIC = 1u << 1, /* whatever the breakers say */
+  WEIR_PICK_PROBE = 1u << 2, /* only backends whose breaker has a token to give */
 };
 
 /* What is asked of every candidate. */
@@ -63,8 +64,8 @@ WEIR_INLINE int weir_usable(const struct weir_be* be, weir_u32 pool, weir_u32 fl
   if (WEIR_READ_ONCE(be->state) != WEIR_BE_ACTIVE || be->pool != pool) return 0;
   if ((flags & WEIR_PICK_V4) && !weir_endpoint_is_v4(&be->address)) return 0;
   breaker = WEIR_READ_ONCE(be->breaker);
-  if (breaker == 0 || (flags & WEIR_PICK_PANIC)) return 1;
-  return weir_breaker_admits(breaker, weir_now_ms());
+  if (breaker == 0) return !(flags & WEIR_PICK_PROBE);
+  return (flags & WEIR_PICK_PANIC) || weir_breaker_admits(breaker, weir_now_ms());
 }
 
 /* The backend that slot `at` of a table yields, WEIR_NO_BACKEND when it will not do. Past the last

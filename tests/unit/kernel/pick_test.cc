@@ -324,6 +324,16 @@ TEST_F(PickTest, PanicIgnoresTheBreakers) {
   EXPECT_EQ(counts.size(), 2U);
 }
 
+TEST_F(PickTest, ProbeWantsABreakerWithATokenToGive) {
+  set_members({{}, {.open = true}, {.open = true}});
+  EXPECT_EQ(pick(WEIR_PICK_PROBE).backend, WEIR_NO_BACKEND);
+  weir_breaker due{};
+  due.state = WEIR_BREAKER_OPEN;
+  due.until_ms = environment_.now_ms;
+  environment_.backends[kFirstBackend + 2].breaker = weir_breaker_pack(&due);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(pick(WEIR_PICK_PROBE).backend, kFirstBackend + 2);
+}
+
 TEST(PickPool, IsMostlyOpenBelowHalf) {
   weir_pool pool{};
   const auto mostly_open = [&](std::uint32_t open, std::uint32_t members) {
