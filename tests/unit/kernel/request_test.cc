@@ -71,6 +71,109 @@ TEST(Request, ReportsAGaugeThatIsAlreadyZero) {
   EXPECT_EQ(be.waiting, 0U);
 }
 
+TEST(Request, NumbersTheRequestsOfAConnection) {
+  weir_sk sk{};
+  weir_be be{};
+  for (weir_u32 sequence = 1; sequence <= 3; ++sequence) {
+    weir_request_sent(&sk, &be, 10 * sequence);
+    const weir_request_event event = weir_response_received(&sk, &be, 10 * sequence + 4);
+    EXPECT_EQ(event.sequence, sequence);
+    EXPECT_TRUE(weir_is_sample(sk.flags, &event));
+    EXPECT_EQ(sk.first_byte_ns, 10 * sequence + 4);
+  }
+  EXPECT_EQ(sk.requests, 3U);
+}
+
+TEST(Request, MultiplexedConnectionHasPhasesButNoRequests) {
+  weir_sk sk{};
+  weir_be be{};
+  sk.flags = WEIR_SK_MUX | WEIR_SK_SNIFFED;
+  weir_request_sent(&sk, &be, 1);
+  EXPECT_EQ(be.waiting, 1U);
+  EXPECT_EQ(weir_response_received(&sk, &be, 2).first_byte, 0U);
+  EXPECT_EQ(be.streaming, 1U);
+  EXPECT_EQ(weir_request_sent(&sk, &be, 3).over, 0U);
+  weir_response_received(&sk, &be, 4);
+  EXPECT_EQ(weir_request_closed(&sk, &be).over, 0U);
+  EXPECT_EQ(be.requests, 0U);
+  EXPECT_EQ(sk.requests, 0U);
+  EXPECT_EQ(be.waiting, 0U);
+  EXPECT_EQ(be.streaming, 0U);
+}
+
+TEST(Request, TlsHandshakeIsNone) {
+  weir_sk sk{};
+  weir_be be{};
+  sk.phase = WEIR_PHASE_FRESH;
+  be.fresh = 1;
+  sk.flags = WEIR_SK_TLS;
+  weir_request_sent(&sk, &be, 1);
+  EXPECT_EQ(weir_response_received(&sk, &be, 2).first_byte, 0U);
+  EXPECT_EQ(be.fresh, 1U);
+  EXPECT_EQ(be.requests, 0U);
+
+  weir_set_flags(&sk, WEIR_SK_SNIFFED);
+  weir_request_sent(&sk, &be, 3);
+  const weir_request_event first = weir_response_received(&sk, &be, 4);
+  EXPECT_EQ(first.first_byte, 1U);
+  EXPECT_FALSE(weir_is_sample(sk.flags, &first)) << "a session ticket may have come first";
+  weir_request_sent(&sk, &be, 5);
+  const weir_request_event second = weir_response_received(&sk, &be, 9);
+  EXPECT_TRUE(weir_is_sample(sk.flags, &second));
+  EXPECT_EQ(second.ttfb_ns, 4U);
+  EXPECT_EQ(be.requests, 2U);
+}
+
+TEST(Request, HandshakeTakenForARequestIsUndone) {
+  weir_sk sk{};
+  weir_be be{};
+  sk.phase = WEIR_PHASE_FRESH;
+  be.fresh = 1;
+  weir_request_sent(&sk, &be, 1);
+  EXPECT_EQ(weir_request_undone(&sk, &be).underflows, 0U);
+  EXPECT_EQ(be.waiting, 0U);
+  EXPECT_EQ(be.fresh, 1U);
+  EXPECT_EQ(sk.phase, weir_u32{WEIR_PHASE_FRESH});
+  weir_request_undone(&sk, &be);  // nothing to undo
+  EXPECT_EQ(be.fresh, 1U);
+}
+
+TEST(Request, Trap12AdoptedConnectionIsKnownFromItsNextRequest) {
+  weir_sk sk{};
+  weir_be be{};
+  sk.flags = WEIR_SK_ADOPTED;
+  EXPECT_EQ(weir_response_received(&sk, &be, 5).first_byte, 0U);  // of a request before the agent
+  EXPECT_EQ(sk.flags, weir_u32{WEIR_SK_ADOPTED});
+  weir_request_sent(&sk, &be, 10);
+  EXPECT_EQ(sk.flags, 0U);
+  EXPECT_EQ(weir_response_received(&sk, &be, 12).ttfb_ns, 2U);
+}
+
+TEST(Request, InterimBytesAreReadBeforeTheResponse) {
+  weir_sk sk{};
+  EXPECT_FALSE(weir_interim_read(&sk, 10));  // there are none
+  weir_interim_arrived(&sk, 25);
+  EXPECT_TRUE(weir_interim_read(&sk, 10));
+  EXPECT_TRUE(weir_interim_read(&sk, 15));
+  EXPECT_FALSE(weir_interim_read(&sk, 1));
+
+  weir_interim_arrived(&sk, 25);
+  weir_interim_arrived(&sk, 30);
+  EXPECT_FALSE(weir_interim_read(&sk, 56)) << "one byte of the response was among them";
+  EXPECT_EQ(sk.interim_bytes, 0U);
+}
+
+TEST(Request, FlagsSetAtOnceAreAllKept) {
+  weir_sk sk{};
+  {
+    const std::jthread sniffer([&] { weir_set_flags(&sk, WEIR_SK_SNIFFED); });
+    const std::jthread close([&] { weir_set_flags(&sk, WEIR_SK_TOTALLED); });
+  }
+  EXPECT_EQ(sk.flags, weir_u32{WEIR_SK_SNIFFED | WEIR_SK_TOTALLED});
+  EXPECT_EQ(weir_clear_flags(&sk, WEIR_SK_SNIFFED), weir_u32{WEIR_SK_SNIFFED | WEIR_SK_TOTALLED});
+  EXPECT_EQ(sk.flags, weir_u32{WEIR_SK_TOTALLED});
+}
+
 /// The same rules, written as plainly as possible.
 struct Model {
   enum Phase { kIdle, kWaiting, kStreaming, kClosed } phase = kIdle;
