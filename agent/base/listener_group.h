@@ -5,7 +5,7 @@
 // kernel's side of it.
 //
 // Thread-safety: of ListenerGroup every method may be called from any thread; a ListenerSeat
-// belongs to one thread, but for read().
+// belongs to one thread, but for read(), and for its destruction when that thread is gone.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,14 @@ struct ListenerReading {
   std::uint64_t taken_over = 0;  ///< of these: from listeners that closed
 };
 
-/// The place of one listener in its group. Destruction gives it up: the listener gets no new
-/// connections any more. Must come before the socket is closed.
+/// The place of one listener in its group. Destruction leaves it.
 class ListenerSeat {
  public:
   virtual ~ListenerSeat() = default;
+
+  /// Gives the place up: the listener gets no new connections, the other calls have no effect any
+  /// more. Must come before the socket is closed.
+  virtual void leave() = 0;
 
   /// One connection was accepted.
   virtual void accepted() = 0;

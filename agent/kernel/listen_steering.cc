@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -82,27 +83,38 @@ class Seat final : public ListenerSeat {
   Seat(std::shared_ptr<Maps> maps, std::uint32_t slot)
       : maps_(std::move(maps)), slot_(slot), record_(maps_->depths().listener[slot]) {}
 
-  // The socket may live on: it leaves its slot, or a later agent could not take it.
-  ~Seat() override {
-    store(record_.ticket, 0U);
-    (void)bpf_map_delete_elem(maps_->sockets(), &slot_);
-  }
+  ~Seat() override { leave_once(); }
+  void leave() override { leave_once(); }
 
-  void accepted() override { store(record_.accepted, ++accepted_); }
-  void set_waiting(std::uint32_t requests) override { store(record_.waiting, requests); }
+  void accepted() override {
+    if (!left_) store(record_.accepted, ++accepted_);
+  }
+  void set_waiting(std::uint32_t requests) override {
+    if (!left_) store(record_.waiting, requests);
+  }
   void set_queued(std::uint32_t connections) override {
+    if (left_) return;
     const auto outstanding = static_cast<std::int64_t>(load(record_.chosen) - accepted_);
     store(record_.strays, static_cast<std::uint64_t>(strays_.update(outstanding, connections)));
   }
 
   [[nodiscard]] ListenerReading read() const override {
+    if (left_) return {};
     return {weir_listener_depth(&record_), load(record_.chosen), load(record_.taken_over)};
   }
 
  private:
+  // Once: afterwards the slot may be somebody else's. The socket may live on, so it is taken out.
+  void leave_once() {
+    if (left_.exchange(true)) return;
+    store(record_.ticket, 0U);
+    (void)bpf_map_delete_elem(maps_->sockets(), &slot_);
+  }
+
   const std::shared_ptr<Maps> maps_;
   const std::uint32_t slot_;
   weir_listener& record_;
+  std::atomic<bool> left_{false};
   std::uint64_t accepted_ = 0;
   BacklogStrays strays_;
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/http_server.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
+#include <future>
 #include <string>
 #include <thread>
 #include <utility>
@@ -26,6 +29,8 @@ namespace {
 constexpr std::uint32_t kTurnedAwayAtOnce = 64;
 // When accept() fails (no file descriptors left, mostly) it is tried again after this.
 constexpr std::chrono::milliseconds kAcceptRetry{100};
+// How often a listener of a group looks into its queue; see look_after().
+constexpr std::chrono::milliseconds kLookAfter{250};
 
 Error out_of_range(std::string_view field, std::uint64_t value, std::uint64_t min,
                    std::uint64_t max) {
@@ -56,6 +61,7 @@ Status validate(const ServeOptions& options) {
            Range{"body_timeout_ms", ms(options.body_timeout), 1, kDayMs},
            Range{"idle_timeout_ms", ms(options.idle_timeout), 1, kDayMs},
            Range{"write_timeout_ms", ms(options.write_timeout), 1, kDayMs},
+           Range{"hand_over_grace_ms", ms(options.hand_over_grace), 1, kDayMs},
        }) {
     if (range.value < range.min || range.value > range.max) {
       return out_of_range(range.field, range.value, range.min, range.max);
@@ -97,11 +103,15 @@ Status bind_acceptor(tcp::acceptor& acceptor, const Endpoint& endpoint, bool sha
 /// One I/O thread and its listening socket. Used by its own thread once that runs.
 struct Listener {
   explicit Listener(std::size_t routes)
-      : io(std::make_shared<IoThread>(routes)), acceptor(io->context), retry(io->context) {}
+      : io(std::make_shared<IoThread>(routes)),
+        acceptor(io->context),
+        retry(io->context),
+        look_after(io->context) {}
 
   const std::shared_ptr<IoThread> io;
   tcp::acceptor acceptor;
   asio::steady_timer retry;
+  asio::steady_timer look_after;
   bool accept_failed = false;  ///< and was logged
   /// Keeps the loop running while only an engine has something to say.
   asio::executor_work_guard<asio::io_context::executor_type> work{io->context.get_executor()};
@@ -123,6 +133,7 @@ class HttpServer::Impl final : public ServerState {
   }
 
   ~Impl() override {
+    closing_ = true;
     for (const auto& listener : listeners_) {
       asio::post(listener->io->context, [this, l = listener.get()] {
         stop_listening(*l);
@@ -140,7 +151,7 @@ class HttpServer::Impl final : public ServerState {
     endpoint_ = shared_.options.listen;
     const unsigned threads = shared_.options.io_threads.value_or(
         std::clamp(std::thread::hardware_concurrency(), 1U, 256U));
-    if (endpoint_.port != 0) {
+    if (endpoint_.port != 0 && !shared_.options.share_port) {
       // SO_REUSEPORT would let a second agent share the port unnoticed: ask once without it.
       asio::io_context context;
       tcp::acceptor probe(context);
@@ -170,17 +181,42 @@ class HttpServer::Impl final : public ServerState {
 
   [[nodiscard]] const Endpoint& endpoint() const { return endpoint_; }
 
-  void begin_drain() {
+  Status join(ListenerGroup& group) {
+    group_ = &group;
+    for (const auto& listener : listeners_) {
+      std::promise<Status> joined;
+      // On its own thread: between the first connection that the kernel counts and the first that
+      // we do, none is accepted.
+      asio::post(listener->io->context, [this, &group, &joined, l = listener.get()] {
+        auto seat = group.join(l->acceptor.native_handle());
+        if (!seat) return joined.set_value(std::move(seat).error());
+        l->io->own_seat = std::move(*seat);
+        l->io->seat = l->io->own_seat.get();
+        l->io->tell_waiting();
+        look_after(*l);
+        joined.set_value({});
+      });
+      if (Status status = joined.get_future().get(); !status) return status;
+    }
+    return {};
+  }
+
+  void begin_hand_over() {
+    if (shared_.draining.load()) return;
+    shared_.handing_over = true;
+    // All of them first, or the queue of the first to close would go to another one of these.
+    if (group_ != nullptr) group_->leave();
+    drain(/*take_queued=*/false);
+  }
+
+  void begin_drain() { drain(/*take_queued=*/true); }
+
+  void drain(bool take_queued) {
     if (shared_.draining.exchange(true)) return;
     for (const auto& listener : listeners_) {
-      asio::post(listener->io->context, [this, l = listener.get()] {
+      asio::post(listener->io->context, [this, take_queued, l = listener.get()] {
         // Those whom the kernel has already connected are still answered.
-        for (;;) {
-          error_code error;
-          tcp::socket socket = l->acceptor.accept(error);
-          if (error) break;
-          admit(*l, std::move(socket));
-        }
+        if (take_queued) accept_queued(*l);
         stop_listening(*l);
         for (const auto& session : sessions_of(*l)) session->drain();
       });
@@ -193,7 +229,10 @@ class HttpServer::Impl final : public ServerState {
         lock, at_most, [this] { return open_listeners_ == 0 && shared_.connections == 0; });
   }
 
-  [[nodiscard]] bool draining() const override { return shared_.draining.load(); }
+  // What handlers refuse while a server stops, one that hands over still does.
+  [[nodiscard]] bool draining() const override {
+    return shared_.draining.load() && !shared_.handing_over.load();
+  }
   [[nodiscard]] const Router& router() const override { return shared_.router; }
 
   [[nodiscard]] telemetry::HttpReading http_reading() const override {
@@ -201,7 +240,14 @@ class HttpServer::Impl final : public ServerState {
     for (const std::string& path : shared_.router.paths())
       reading.routes.emplace_back().path = path;
     reading.routes.emplace_back().path = "other";
-    for (const auto& listener : listeners_) listener->io->counters.add_to(reading);
+    for (const auto& listener : listeners_) {
+      const IoThread& io = *listener->io;
+      io.counters.add_to(reading);
+      const ListenerSeat* const seat = io.seat.load();
+      const ListenerReading listening = seat != nullptr ? seat->read() : ListenerReading{};
+      reading.listeners.push_back(
+          {io.counters.connections(), listening.depth, listening.taken_over});
+    }
     return reading;
   }
 
@@ -214,12 +260,14 @@ class HttpServer::Impl final : public ServerState {
   void accept_next(Listener& listener) {
     listener.acceptor.async_accept(
         listener.io->context, [this, &listener](const error_code& error, tcp::socket socket) {
-          if (!listener.acceptor.is_open()) return;
+          // Also when the listener was closed meanwhile: this one was accepted before.
           if (!error) {
             listener.accept_failed = false;
             admit(listener, std::move(socket));
-            return accept_next(listener);
+            if (listener.acceptor.is_open()) accept_next(listener);
+            return;
           }
+          if (!listener.acceptor.is_open()) return;
           listener.io->counters.accept_failed();
           if (!std::exchange(listener.accept_failed, true)) {
             spdlog::warn("cannot accept connections, trying on address={} reason=\"{}\"",
@@ -232,7 +280,33 @@ class HttpServer::Impl final : public ServerState {
         });
   }
 
+  void accept_queued(Listener& listener) {
+    for (;;) {
+      error_code error;
+      tcp::socket socket = listener.acceptor.accept(error);
+      if (error) return;
+      admit(listener, std::move(socket));
+    }
+  }
+
+  /// Tells the group what the queue really holds, and accepts what nobody announced: the kernel
+  /// wakes no listener for connections that it moves there from one that closed.
+  void look_after(Listener& listener) {
+    tcp_info info{};
+    socklen_t bytes = sizeof(info);
+    if (getsockopt(listener.acceptor.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0) {
+      listener.io->own_seat->set_queued(info.tcpi_unacked);  // of a listener: its accept queue
+      if (info.tcpi_unacked > 0) accept_queued(listener);
+    }
+    listener.look_after.expires_after(kLookAfter);
+    listener.look_after.async_wait([this, &listener](const error_code& cancelled) {
+      if (!cancelled && listener.acceptor.is_open()) look_after(listener);
+    });
+  }
+
   void admit(Listener& listener, tcp::socket socket) {
+    if (ListenerSeat* const seat = listener.io->seat.load()) seat->accepted();
+    if (closing_) return;  // closes it
     const std::uint32_t open = shared_.connections.load();
     const std::uint32_t limit = shared_.options.max_connections;
     if (open >= limit + kTurnedAwayAtOnce) {
@@ -240,7 +314,11 @@ class HttpServer::Impl final : public ServerState {
       return;  // closes it
     }
     const auto session = std::make_shared<HttpSession>(std::move(socket), shared_, listener.io);
-    if (open < limit) return session->start();
+    if (open < limit) {
+      session->start();
+      if (shared_.draining.load()) session->drain();
+      return;
+    }
     ApiError error;
     error.status = 503;
     error.code = "too_many_connections";
@@ -251,15 +329,22 @@ class HttpServer::Impl final : public ServerState {
 
   void stop_listening(Listener& listener) {
     if (!listener.acceptor.is_open()) return;
+    if (listener.io->own_seat) listener.io->own_seat->leave();
     error_code ignored;
     listener.acceptor.close(ignored);
     listener.retry.cancel();
-    --open_listeners_;
-    shared_.notify_drain();
+    listener.look_after.cancel();
+    // Behind a connection that was accepted and is not admitted yet.
+    asio::post(listener.io->context, [this] {
+      --open_listeners_;
+      shared_.notify_drain();
+    });
   }
 
   ServerShared shared_;
   Endpoint endpoint_;
+  ListenerGroup* group_ = nullptr;
+  std::atomic<bool> closing_{false};  ///< being destroyed
   std::atomic<unsigned> open_listeners_{0};
   std::vector<std::unique_ptr<Listener>> listeners_;
 };
@@ -278,6 +363,8 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 const Endpoint& HttpServer::endpoint() const { return impl_->endpoint(); }
+Status HttpServer::join(ListenerGroup& group) { return impl_->join(group); }
+void HttpServer::begin_hand_over() { impl_->begin_hand_over(); }
 void HttpServer::begin_drain() { impl_->begin_drain(); }
 bool HttpServer::wait_drained(std::chrono::milliseconds at_most) {
   return impl_->wait_drained(at_most);

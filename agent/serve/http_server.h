@@ -13,6 +13,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/endpoint.h"
+#include "agent/base/listener_group.h"
 #include "agent/base/result.h"
 #include "agent/model/generation.h"
 #include "agent/telemetry/http_counters.h"
@@ -22,7 +23,9 @@ namespace weir::serve {
 
 /// Checked in HttpServer::create().
 struct ServeOptions {
-  Endpoint listen;                         ///< port 0: the kernel chooses
+  Endpoint listen;  ///< port 0: the kernel chooses
+  /// Whether another process may be listening there already, one that hands over to this one.
+  bool share_port = false;
   std::optional<unsigned> io_threads;      ///< 1..256; unset: one per CPU
   std::uint64_t max_body_bytes = 1 << 20;  ///< of one request; 1024..1 GiB
   /// Of all requests that are being read or answered; max_body_bytes..1 TiB. Unset: 256 MiB, or
@@ -34,6 +37,7 @@ struct ServeOptions {
   std::chrono::milliseconds body_timeout{30'000};    ///< between two pieces of a body
   std::chrono::milliseconds idle_timeout{75'000};    ///< between two requests
   std::chrono::milliseconds write_timeout{30'000};   ///< without the client taking a byte
+  std::chrono::milliseconds hand_over_grace{5'000};  ///< for one more request; begin_hand_over()
 };
 
 class HttpServer {
@@ -54,11 +58,22 @@ class HttpServer {
   /// The bound address, with the port that the kernel chose.
   [[nodiscard]] const Endpoint& endpoint() const;
 
+  /// Lets the kernel choose among the listeners by what each has to do, not by a hash. `group` must
+  /// outlive the server. On failure some may have joined: it goes on with those.
+  Status join(ListenerGroup& group);
+
+  /// Another process listens on the same port: leaves the group and closes the listeners, whose
+  /// queued connections move there. Open connections are served on; each is told with its next
+  /// answer to come back on a new one, or closed after hand_over_grace without a request. Returns
+  /// at once; has no effect after begin_drain().
+  void begin_hand_over();
+
   /// Stops listening, closes idle connections, answers running requests with `Connection: close`
   /// and new generations with 503. Returns at once; calling it again does nothing.
   void begin_drain();
 
-  /// Waits until every connection is closed after begin_drain(); false when it took longer.
+  /// Waits until every connection is closed after begin_drain() or begin_hand_over(); false when it
+  /// took longer.
   [[nodiscard]] bool wait_drained(std::chrono::milliseconds at_most);
 
   [[nodiscard]] telemetry::HttpReading http_reading() const;

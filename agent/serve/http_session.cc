@@ -59,6 +59,12 @@ void HttpSession::turn_away(const ApiError& error) {
 
 void HttpSession::drain() {
   if (state_ != State::kReading || parser_.has_value() || !inbox_.empty()) return;
+  if (shared_.handing_over.load()) {
+    // For a request whose answer tells the client to come back on a new connection: a close may
+    // cross one that is under way.
+    set_read_deadline(shared_.options.hand_over_grace);
+    return;
+  }
   if (serial_ == 0) {
     // Accepted a moment ago: its first request may be under way, and a close would reset it.
     set_read_deadline(kFirstRequestGrace);
@@ -131,7 +137,7 @@ void HttpSession::begin_request() {
   ++serial_;
   started_ = std::chrono::steady_clock::now();
   counted_ = true;
-  io_.counters.request_started();
+  io_.request_started();
   path_index_ = shared_.router.paths().size();  // "other", until a route is found
   set_read_deadline(shared_.options.header_timeout);
 }
@@ -375,7 +381,7 @@ void HttpSession::finish_answer() {
 
 void HttpSession::count_request(unsigned status) {
   if (!std::exchange(counted_, false)) return;
-  io_.counters.request_finished(path_index_, status, std::chrono::steady_clock::now() - started_);
+  io_.request_finished(path_index_, status, std::chrono::steady_clock::now() - started_);
 }
 
 // Closing with unread bytes in the socket makes the kernel send a reset, which may overtake the
@@ -454,7 +460,10 @@ void HttpSession::on_timer() {
     return abort();
   }
   if (read_deadline_.has_value() && now >= *read_deadline_) {
-    if (state_ != State::kReading || !parser_.has_value()) return close();
+    if (state_ != State::kReading) return close();
+    // Half a close at first, while a request may be under way: a whole one would answer it with a
+    // reset.
+    if (!parser_.has_value()) return shared_.handing_over.load() ? linger() : close();
     ApiError error = bad_request("request_timeout", "the request did not arrive in time");
     error.status = 408;
     return refuse(error);

@@ -21,6 +21,7 @@
 #include <string>
 #include <unordered_set>
 
+#include "agent/base/listener_group.h"
 #include "agent/serve/api_error.h"
 #include "agent/serve/exchange.h"
 #include "agent/serve/http_server.h"
@@ -43,6 +44,8 @@ struct ServerShared {
   const std::uint64_t max_body_bytes_total;
   Router router;  ///< filled before the first session
   std::atomic<bool> draining{false};
+  /// Set before `draining`: another process serves this port from now on.
+  std::atomic<bool> handing_over{false};
   std::atomic<std::uint32_t> connections{0};
   std::atomic<std::uint64_t> body_bytes{0};  ///< reserved by requests in progress
 
@@ -52,12 +55,27 @@ struct ServerShared {
   std::condition_variable drained;
 };
 
-/// What the sessions of one I/O thread share. Only that thread touches it, but for `context`.
+/// What the sessions of one I/O thread share. Only that thread touches it, but for `context`, and
+/// for reading `counters` and `seat`.
 struct IoThread {
   explicit IoThread(std::size_t routes) : counters(routes) {}
 
+  void request_started() {
+    counters.request_started();
+    tell_waiting();
+  }
+  void request_finished(std::size_t route, unsigned status, Duration duration) {
+    counters.request_finished(route, status, duration);
+    tell_waiting();
+  }
+  void tell_waiting() {
+    if (ListenerSeat* const taken = seat.load()) taken->set_waiting(counters.in_flight());
+  }
+
   boost::asio::io_context context{1};
   telemetry::HttpCounters counters;
+  std::unique_ptr<ListenerSeat> own_seat;
+  std::atomic<ListenerSeat*> seat{nullptr};                   ///< own_seat, once it is there
   std::unordered_set<std::shared_ptr<HttpSession>> sessions;  ///< the open ones
   std::array<char, 64 * 1024> scratch{};  ///< every read lands here first: idle sessions own none
 };
@@ -71,7 +89,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void start();
   /// Answers without reading a request, then closes: for connections beyond the limit.
   void turn_away(const ApiError& error);
-  /// Closes now if no request is in progress; otherwise after its answer.
+  /// Closes now if no request is in progress; otherwise after its answer. When the server hands
+  /// over, a connection without a request gets time for one more.
   void drain();
   /// Closes now. A request in progress is aborted.
   void abort();

@@ -35,8 +35,16 @@ struct RouteReading {
   Duration duration_sum{};
 };
 
-/// All threads added up.
+/// One I/O thread and its listener.
+struct ListenerThreadReading {
+  std::uint64_t connections = 0;
+  std::uint64_t depth = 0;       ///< what the kernel goes by; 0 when it chooses by hash
+  std::uint64_t taken_over = 0;  ///< connections from listeners that closed
+};
+
+/// All threads added up, but for `listeners`.
 struct HttpReading {
+  std::vector<ListenerThreadReading> listeners;
   std::vector<RouteReading> routes;
   std::array<std::uint64_t, kRefusalReasons> refusals{};  ///< by model::RefusalReason
   std::uint64_t requests_in_flight = 0;
@@ -60,6 +68,12 @@ class HttpCounters {
   void connection_refused() { add(connections_refused_); }
   void accept_failed() { add(accept_failures_); }
   void request_started() { add(in_flight_); }
+  [[nodiscard]] std::uint32_t in_flight() const {
+    return static_cast<std::uint32_t>(in_flight_.load(std::memory_order_relaxed));
+  }
+  [[nodiscard]] std::uint64_t connections() const {
+    return connections_.load(std::memory_order_relaxed);
+  }
   void request_finished(std::size_t route, unsigned status, Duration duration);
   void refused(model::RefusalReason reason) { add(refusals_[static_cast<std::size_t>(reason)]); }
   void slow_reader_cut() { add(slow_readers_cut_); }
