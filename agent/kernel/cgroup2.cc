@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "agent/kernel/capabilities.h"
 
@@ -50,6 +51,7 @@ Result<Cgroup> open_cgroup(const std::string& path) {
   if (info.f_type != CGROUP2_SUPER_MAGIC) {
     return make_error(Code::kInvalidArgument, where + " is not a directory of cgroup v2");
   }
+  cgroup.path = std::move(where);
   cgroup.id = status.st_ino;  // in cgroup v2 the inode number is the id
   return cgroup;
 }

@@ -14,6 +14,7 @@
 namespace weir::kernel {
 
 struct Cgroup {
+  std::string path;
   Fd fd;
   std::uint64_t id = 0;
 };

@@ -10,13 +10,16 @@
 #include <random>
 
 #include "agent/base/build_info.h"
+#include "agent/kernel/census.h"
 #include "agent/kernel/cgroup2.h"
 #include "agent/kernel/decode.h"
 #include "agent/kernel/hooks.h"
+#include "agent/kernel/housekeeping.h"
 #include "agent/kernel/libbpf_log.h"
 #include "agent/kernel/map_set.h"
 #include "agent/kernel/pin_dir.h"
 #include "agent/kernel/probe.h"
+#include "agent/kernel/socket_sweeps.h"
 #include "agent/kernel/tables.h"
 #include "bpf/lib/breaker.bpf.h"
 #include "weir.skel.h"
@@ -97,6 +100,7 @@ Result<Skeleton> load(const PinDir& pins, weir_request_clock clock, std::uint32_
     bpf_program__set_autoload(bpf_object__find_program_by_name(object, hook.program),
                               wanted(hook, clock));
   }
+  SocketSweeps::select(object);
   std::array<bool, kMapCount> reused{};
   for (std::size_t i = 0; i < kMapCount; ++i) {
     bpf_map* const map = bpf_object__find_map_by_name(object, kMapNames[i]);
@@ -150,15 +154,17 @@ void trip_breaker(MapSet& maps, std::uint32_t index) {
 class KernelDataPlane final : public DataPlane {
  public:
   /// Everything attach() has set up. The programs live on in their links; the skeleton is gone.
-  KernelDataPlane(PinDir pins, MapSet maps, Tables tables, Capabilities capabilities, bool adopted)
+  KernelDataPlane(PinDir pins, MapSet maps, Tables tables, SocketSweeps sweeps,
+                  Capabilities capabilities, bool adopted)
       : pins_(std::move(pins)),
         maps_(std::move(maps)),
         tables_(std::move(tables)),
+        sweeps_(std::move(sweeps)),
         capabilities_(std::move(capabilities)),
         adopted_(adopted) {}
 
-  Result<Snapshot> read() override { return maps_.read(); }
-  Result<Snapshot> read_gauges() override { return maps_.read_gauges(); }
+  Result<Snapshot> read() override { return with_census(maps_.read()); }
+  Result<Snapshot> read_gauges() override { return with_census(maps_.read_gauges()); }
 
   Status publish(const std::vector<BackendDecision>& decisions) override {
     const TimePoint now = std::chrono::steady_clock::now();
@@ -179,6 +185,17 @@ class KernelDataPlane final : public DataPlane {
     return {};
   }
 
+  Result<std::size_t> end_idle_connections(std::uint32_t backend) override {
+    if (maps_.meta().request_clock == WEIR_CLOCK_NONE) {
+      return make_error(Code::kUnsupported, "without a request clock no connection is known idle");
+    }
+    auto swept = sweeps_.end_idle(backend, std::chrono::steady_clock::now());
+    if (!swept) return std::move(swept).error();
+    return static_cast<std::size_t>(swept->ended);
+  }
+
+  Status housekeeping(TimePoint now) override { return housekeeping_.tick(now); }
+
   [[nodiscard]] bool adopted() const override { return adopted_; }
   [[nodiscard]] const Capabilities& capabilities() const override { return capabilities_; }
 
@@ -190,9 +207,37 @@ class KernelDataPlane final : public DataPlane {
   }
 
  private:
+  Result<Snapshot> with_census(Result<Snapshot> snapshot) const {
+    if (!snapshot) return snapshot;
+    snapshot->census = census_.report();
+    snapshot->census.adopted = taken_in_.adopted;
+    snapshot->census.unwatched = taken_in_.unwatched;
+    return snapshot;
+  }
+
+  Status adopt(TimePoint now) {
+    auto swept = sweeps_.adopt(now);
+    if (!swept) return std::move(swept).error().context("adopting connections");
+    taken_in_.adopted += swept->adopted;
+    taken_in_.unwatched += swept->unwatched;
+    return {};
+  }
+
+  Status take_census(TimePoint now) {
+    Status done = census_.run(sweeps_, now);
+    if (!done) return std::move(done).error().context("taking the census");
+    return {};
+  }
+
   PinDir pins_;
   MapSet maps_;
   Tables tables_;
+  SocketSweeps sweeps_;
+  SweepResult taken_in_;
+  Census census_{{maps_.pools(), maps_.backends(), maps_.tables().slots, maps_.census()}};
+  Housekeeping housekeeping_{{[this](TimePoint now) { return adopt(now); },
+                              [this](TimePoint now) { return take_census(now); }},
+                             std::chrono::steady_clock::now()};
   const Capabilities capabilities_;
   const bool adopted_;
 };
@@ -235,12 +280,16 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
   maps->knobs().open_ms = static_cast<std::uint32_t>(options.breaker.open.count());
   maps->knobs().max_open_ms = static_cast<std::uint32_t>(options.breaker.max_open.count());
 
+  auto sweeps = SocketSweeps::open((*skeleton)->obj, cgroup.path);
+  if (!sweeps) return std::move(sweeps).error();
+
   // Last: a program never runs before its tables are there.
   const AttachTarget target{cgroup.fd.get(), cgroup.id};
   Status attached = attach_hooks((*skeleton)->obj, pins, target, clock);
   if (!attached) return std::move(attached).error();
-  return std::unique_ptr<DataPlane>(std::make_unique<KernelDataPlane>(
-      std::move(pins), std::move(*maps), std::move(tables), describe_kernel(clock), adopted));
+  return std::unique_ptr<DataPlane>(
+      std::make_unique<KernelDataPlane>(std::move(pins), std::move(*maps), std::move(tables),
+                                        std::move(*sweeps), describe_kernel(clock), adopted));
 }
 
 }  // namespace

@@ -76,6 +76,8 @@ struct BackendReading {
   std::uint32_t waiting = 0;
   std::uint32_t streaming = 0;
   std::uint32_t consecutive_failures = 0;
+  /// What it has to do now, in requests, as weir_load() in bpf/lib/pick.bpf.h counts them.
+  [[nodiscard]] double load() const { return 1.0 * fresh + waiting + streaming / 4.0; }
 
   std::uint64_t connects = 0;
   std::uint64_t direct = 0;
@@ -126,12 +128,23 @@ struct ServiceReading {
   [[nodiscard]] bool panic() const { return !refuse_when_empty && open > 0 && 2 * open > members; }
 };
 
+/// What the agent has found out about its own counting since it started.
+struct CensusReport {
+  std::uint64_t censuses = 0;
+  std::uint64_t sockets = 0;    ///< observed, at the last census
+  std::uint64_t drift = 0;      ///< by how much gauges were wrong at the last census, in sum
+  std::uint64_t corrected = 0;  ///< by how much they were corrected so far
+  std::uint64_t adopted = 0;    ///< connections taken in that were there before
+  std::uint64_t unwatched = 0;  ///< of these, whose end may be seen late: needs Linux 6.12
+};
+
 struct Snapshot {
   TimePoint taken{};
   weir_meta meta{};
   std::vector<ServiceReading> services;
   std::vector<BackendReading> backends;
   std::array<std::uint64_t, WEIR_STAT_COUNT> stats{};
+  CensusReport census;  ///< all 0 when read without an agent
 };
 
 /// Reads maps; the seam that the control loop, `weir` and /metrics share.
@@ -170,6 +183,13 @@ class MapWriter {
   /// Opens the breaker of a backend as a third failed connect would. Does nothing when it is not
   /// closed.
   virtual Status open_breaker(std::uint32_t backend) = 0;
+  /// Ends the idle connections to a backend, so that their owners connect anew, elsewhere: those
+  /// without a request under way, and without a byte unread or unacknowledged. Returns how many.
+  /// kUnsupported where the kernel cannot. For pools with end_idle_when_open.
+  virtual Result<std::size_t> end_idle_connections(std::uint32_t backend) = 0;
+  /// Does what is due besides: adoption of older connections, the census. To be called at each
+  /// tick; cheap when nothing is due.
+  virtual Status housekeeping(TimePoint now) = 0;
 };
 
 class DataPlane : public MapReader, public MapWriter {

@@ -81,6 +81,7 @@ template class MappedArray<weir_pool>;
 template class MappedArray<weir_pick_slot>;
 template class MappedArray<weir_be>;
 template class MappedArray<weir_census>;
+template class MappedArray<weir_sweep>;
 
 std::optional<std::uint32_t> entries_for(MapId id, std::uint32_t backends) {
   switch (id) {
