@@ -24,7 +24,6 @@
 
 #include "lib/alias.bpf.h"
 #include "lib/breaker.bpf.h"
-#include "lib/endpoint.bpf.h"
 
 /* Slots looked at one after the other, at most. */
 #define WEIR_PICK_SCAN 64
@@ -62,7 +61,7 @@ WEIR_INLINE int weir_usable(const struct weir_be* be, weir_u32 pool, weir_u32 fl
   weir_u64 breaker;
 
   if (WEIR_READ_ONCE(be->state) != WEIR_BE_ACTIVE || be->pool != pool) return 0;
-  if ((flags & WEIR_PICK_V4) && !weir_endpoint_is_v4(&be->address)) return 0;
+  if ((flags & WEIR_PICK_V4) && !be->is_v4) return 0;
   breaker = WEIR_READ_ONCE(be->breaker);
   if (breaker == 0) return !(flags & WEIR_PICK_PROBE);
   return (flags & WEIR_PICK_PANIC) || weir_breaker_admits(breaker, weir_now_ms());
@@ -87,16 +86,22 @@ WEIR_SUBPROGRAM weir_u32 weir_try_slot(weir_u64 table, weir_u32 at, weir_u32 coi
   return be && weir_usable(be, wish->pool, wish->flags) ? backend : WEIR_NO_BACKEND;
 }
 
-/* One weighted draw. Slot and coin from one call: a call costs as much as the rest of the draw. */
-WEIR_INLINE weir_u32 weir_draw(weir_u64 table, const struct weir_wish* wish, weir_u32* at) {
-  weir_u32 random = weir_random();
+/* 32 random bits, spread over 64 (the finalizer of splitmix64): a call for random bits costs as much
+ * as the rest of a draw, so that two draws, each of a slot and a coin, share one. */
+WEIR_INLINE weir_u64 weir_stir(weir_u32 random) {
+  weir_u64 bits = (weir_u64)random * 0x9e3779b97f4a7c15ull;
 
+  bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9ull;
+  bits = (bits ^ bits >> 27) * 0x94d049bb133111ebull;
+  return bits ^ bits >> 31;
+}
+
+/* One weighted draw from 32 random bits. */
+WEIR_INLINE weir_u32 weir_draw(weir_u64 table, const struct weir_wish* wish, weir_u32 random,
+                               weir_u32* at) {
   *at = weir_alias_slot(random, weir_table_slots(table));
-  /* The slot is made of the high bits; for the coin, all of them are stirred. */
-  random = (random ^ random >> 15) * 0x2c1b3c6du;
-  random = (random ^ random >> 12) * 0x297a2d39u;
-  random ^= random >> 15;
-  return weir_try_slot(table, *at, random, wish);
+  /* The slot is made of the high bits; for the coin all of them are stirred. */
+  return weir_try_slot(table, *at, (weir_u32)weir_stir(random), wish);
 }
 
 /* The next slot after `at` that will do. A slot's own backend, not its alias: each backend is one
@@ -157,9 +162,12 @@ WEIR_INLINE int weir_prefer_second(weir_u32 policy, weir_u32 rif_limit,
 WEIR_INLINE void weir_choose_of_two(const struct weir_pool* pool, weir_u64 table,
                                     const struct weir_wish* wish, struct weir_choice* choice,
                                     weir_u32* at) {
-  weir_u32 ignored, first = weir_draw(table, wish, at), second = weir_draw(table, wish, &ignored);
+  weir_u64 random = weir_stir(weir_random());
+  weir_u32 ignored, first = weir_draw(table, wish, (weir_u32)(random >> 32), at),
+                    second = weir_draw(table, wish, (weir_u32)random, &ignored);
 
-  if (second == first && weir_table_slots(table) > 1) second = weir_draw(table, wish, &ignored);
+  if (second == first && weir_table_slots(table) > 1)
+    second = weir_draw(table, wish, weir_random(), &ignored);
   if (first == WEIR_NO_BACKEND) {
     first = second;
     second = WEIR_NO_BACKEND;
@@ -246,7 +254,7 @@ WEIR_SUBPROGRAM int weir_pick_backend(struct weir_pool* pool, const struct weir_
       weir_choose_least(table, wish, choice, &at);
       break;
     case WEIR_POLICY_WEIGHTED_RANDOM:
-      choice->backend = weir_draw(table, wish, &at);
+      choice->backend = weir_draw(table, wish, weir_random(), &at);
       choice->rule = WEIR_RULE_ONLY;
       choice->first = weir_look_at(choice->backend);
       break;
