@@ -25,34 +25,14 @@ constexpr int kEnough = -E2BIG;
 
 TimePoint now() { return SteadyClock().now(); }
 
-struct Pin {
-  Fd fd;
+/// Which map a descriptor, or a pin, stands for.
+Result<std::uint32_t> map_id(int fd) {
   bpf_map_info info{};
-};
-
-Result<Pin> open_pin(const std::string& version_dir, const char* name, std::size_t value_bytes) {
-  const std::string path = version_dir + "/" + name;
-  Pin pin;
-  pin.fd = Fd(bpf_obj_get(path.c_str()));
-  if (!pin.fd.valid()) {
-    if (errno == ENOENT) return make_error(Code::kNotFound, "nothing is pinned at " + path);
-    return os_error(errno, "cannot open " + path);
+  std::uint32_t bytes = sizeof(info);
+  if (bpf_obj_get_info_by_fd(fd, &info, &bytes) != 0) {
+    return os_error(errno, "cannot inspect the event buffer");
   }
-  std::uint32_t bytes = sizeof(pin.info);
-  if (bpf_obj_get_info_by_fd(pin.fd.get(), &pin.info, &bytes) != 0) {
-    return os_error(errno, "cannot inspect " + path);
-  }
-  if (pin.info.value_size != value_bytes) {
-    return make_error(Code::kUnsupported, path + " has another layout than this build");
-  }
-  return pin;
-}
-
-template <typename T>
-Result<MappedArray<T>> map_pin(const std::string& version_dir, const char* name, bool writable) {
-  auto pin = open_pin(version_dir, name, sizeof(T));
-  if (!pin) return std::move(pin).error();
-  return MappedArray<T>::map(pin->fd.get(), pin->info.max_entries, writable);
+  return info.id;
 }
 
 Result<Fd> lock_watch(const std::string& path) {
@@ -82,8 +62,10 @@ Result<std::unique_ptr<EventReader>> EventReader::open(const std::string& pin_ro
     return make_error(Code::kInvalidArgument, "one_in must be at least 1");
   }
   route_libbpf_log();
-  std::unique_ptr<EventReader> reader(new EventReader(version_path(pin_root), watch));
-  if (Status opened = reader->open_maps(); !opened) return std::move(opened).error();
+  const std::string version_dir = version_path(pin_root);
+  auto maps = open_pinned_maps(version_dir, true);
+  if (!maps) return std::move(maps).error();
+  std::unique_ptr<EventReader> reader(new EventReader(version_dir, std::move(*maps), watch));
   auto lock = lock_watch(watch_path(pin_root));
   if (!lock) return std::move(lock).error();
   reader->lock_ = std::move(*lock);
@@ -91,34 +73,17 @@ Result<std::unique_ptr<EventReader>> EventReader::open(const std::string& pin_ro
   return reader;
 }
 
-Status EventReader::open_maps() {
-  auto event = open_pin(version_dir_, WEIR_MAP_EVENT, 0);
-  if (!event) return std::move(event).error();
-  auto stat = open_pin(version_dir_, WEIR_MAP_STAT, sizeof(std::uint64_t));
-  if (!stat) return std::move(stat).error();
-  auto knobs = map_pin<weir_knobs>(version_dir_, WEIR_MAP_KNOBS, true);
-  if (!knobs) return std::move(knobs).error();
-  auto pools = map_pin<weir_pool>(version_dir_, WEIR_MAP_POOL, false);
-  if (!pools) return std::move(pools).error();
-  auto backends = map_pin<weir_be>(version_dir_, WEIR_MAP_BE, false);
-  if (!backends) return std::move(backends).error();
-  event_ = std::move(event->fd);
-  event_id_ = event->info.id;
-  stat_ = std::move(stat->fd);
-  knobs_ = std::move(*knobs);
-  pools_ = std::move(*pools);
-  backends_ = std::move(*backends);
-  return {};
-}
-
 Status EventReader::begin() {
-  ring_.reset(ring_buffer__new(event_.get(), on_record, this, nullptr));
+  auto id = map_id(maps_.fd(kEvent));
+  if (!id) return std::move(id).error();
+  event_id_ = *id;
+  ring_.reset(ring_buffer__new(maps_.fd(kEvent), on_record, this, nullptr));
   if (!ring_) return os_error(errno, "cannot map the event buffer");
   auto lost = count_lost();
   if (!lost) return std::move(lost).error();
   lost_before_ = *lost;
   begun_ = now();
-  weir_knobs& knobs = knobs_.span()[0];
+  weir_knobs& knobs = maps_.knobs();
   // Before the lease that makes them count. A watcher that was killed may have left one behind.
   store(knobs.explain_until_ns, 0);
   const Watch::Picks picks = watch_.picks.value_or(Watch::Picks{});
@@ -129,7 +94,7 @@ Status EventReader::begin() {
 
 EventReader::~EventReader() {
   if (!lock_.valid()) return;  // never began: the knobs are somebody else's
-  weir_knobs& knobs = knobs_.span()[0];
+  weir_knobs& knobs = maps_.knobs();
   store(knobs.watch_until_ns, 0);
   store(knobs.explain_until_ns, 0);
   store(knobs.trace_until_ns, 0);
@@ -137,18 +102,22 @@ EventReader::~EventReader() {
 
 Status EventReader::renew() {
   // A reader of maps that nothing writes to any more would wait for ever.
-  auto pinned = open_pin(version_dir_, WEIR_MAP_EVENT, 0);
-  if (!pinned && pinned.error().code != Code::kNotFound) return std::move(pinned).error();
-  if (!pinned || pinned->info.id != event_id_) {
-    return make_error(Code::kUnavailable,
-                      pinned ? "an agent has replaced the maps meanwhile: watch anew"
-                             : "the maps were taken out of " + version_dir_ + " meanwhile");
+  const std::string path = version_dir_ + "/" + WEIR_MAP_EVENT;
+  const Fd pinned(bpf_obj_get(path.c_str()));
+  if (!pinned.valid() && errno != ENOENT) return os_error(errno, "cannot open " + path);
+  if (!pinned.valid()) {
+    return make_error(Code::kUnavailable, "the maps were removed from " + version_dir_);
+  }
+  auto id = map_id(pinned.get());
+  if (!id) return std::move(id).error();
+  if (*id != event_id_) {
+    return make_error(Code::kUnavailable, "an agent has replaced the maps: watch anew");
   }
   const TimePoint time = now();
   if (leased_until_ != TimePoint{} && time > leased_until_) unwatched_ += time - leased_until_;
   leased_until_ = time + watch_.lease;
   const std::uint64_t until_ns = to_kernel_ns(leased_until_);
-  weir_knobs& knobs = knobs_.span()[0];
+  weir_knobs& knobs = maps_.knobs();
   store(knobs.watch_until_ns, watch_.connections ? until_ns : 0);
   store(knobs.trace_until_ns, watch_.requests ? until_ns : 0);
   store(knobs.explain_until_ns, watch_.picks ? until_ns : 0);
@@ -158,7 +127,7 @@ Status EventReader::renew() {
 int EventReader::on_record(void* self, void* data, std::size_t bytes) {
   auto& reader = *static_cast<EventReader*>(self);
   auto event = decode_event({static_cast<const std::byte*>(data), bytes},
-                            {reader.pools_.span(), reader.backends_.span()});
+                            {reader.maps_.pools(), reader.maps_.backends()});
   if (event && head_of(*event).time >= reader.begun_) reader.batch_.push_back(std::move(*event));
   return reader.batch_.size() < kMaxBatch ? 0 : kEnough;
 }
@@ -181,7 +150,7 @@ Result<std::uint64_t> EventReader::count_lost() const {
   if (cpus < 0) return os_error(-cpus, "cannot count the CPUs");
   std::vector<std::uint64_t> values(static_cast<std::size_t>(cpus));
   const std::uint32_t key = WEIR_STAT_EVENT_LOST;
-  if (bpf_map_lookup_elem(stat_.get(), &key, values.data()) != 0) {
+  if (bpf_map_lookup_elem(maps_.fd(kStat), &key, values.data()) != 0) {
     return os_error(errno, "cannot read the kernel's counters");
   }
   return std::accumulate(values.begin(), values.end(), std::uint64_t{0});

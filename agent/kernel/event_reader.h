@@ -36,7 +36,7 @@ struct Watch {
     std::optional<std::uint32_t> pool;  ///< of this service; unset: of all
     std::uint32_t one_in = 1;           ///< of so many picks one, at random; >= 1
   };
-  std::optional<Picks> picks;
+  std::optional<Picks> picks = std::nullopt;
   /// How long a watch outlives its watcher; a few times the second after which it is renewed.
   std::chrono::nanoseconds lease = std::chrono::seconds(3);
 };
@@ -63,9 +63,8 @@ class EventReader final : public EventSource {
     void operator()(ring_buffer* ring) const;
   };
 
-  EventReader(std::string version_dir, const Watch& watch)
-      : version_dir_(std::move(version_dir)), watch_(watch) {}
-  Status open_maps();
+  EventReader(std::string version_dir, MapSet maps, const Watch& watch)
+      : version_dir_(std::move(version_dir)), watch_(watch), maps_(std::move(maps)) {}
   Status begin();
   /// The callback of libbpf; negative: enough for now.
   static int on_record(void* self, void* data, std::size_t bytes);
@@ -73,13 +72,9 @@ class EventReader final : public EventSource {
 
   const std::string version_dir_;
   const Watch watch_;
+  MapSet maps_;
   Fd lock_;
-  Fd event_;
-  Fd stat_;
   std::uint32_t event_id_ = 0;
-  MappedArray<weir_knobs> knobs_;
-  MappedArray<weir_pool> pools_;
-  MappedArray<weir_be> backends_;
   std::unique_ptr<ring_buffer, FreeRing> ring_;
 
   TimePoint begun_{};         ///< records before this were for an earlier watcher
