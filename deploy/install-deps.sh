@@ -14,7 +14,7 @@ packages=(
   libprotobuf-dev libgrpc++-dev libspdlog-dev libyaml-cpp-dev libcli11-dev libssl-dev
   libboost1.81-dev libboost-json1.81-dev libboost-url1.81-dev
   libgtest-dev libgmock-dev libbenchmark-dev                     # tests
-  python3 iproute2 curl                                          # end-to-end tests and the demo
+  python3 iproute2 curl openssl                                  # end-to-end tests and the demo
 )
 bench_packages=(nginx-light nftables)
 
