@@ -118,7 +118,7 @@ TEST_F(BreakerTest, NoPickLaterThan10MsAfterTheThirdFailureWhateverTheCrowd) {
   EXPECT_LT(begins.back() - ends[2], 10'000);
 }
 
-TEST_F(BreakerTest, HalfOpenLetsOneTryAndClosesAfterFifteen) {
+TEST_F(BreakerTest, Trap22HalfOpenLetsOneTryAndClosesAfterFifteen) {
   breaker_.open = std::chrono::milliseconds(300);
   const Endpoint dead = closed_port();
   const TcpBackend alive("127.0.0.1");
@@ -191,7 +191,7 @@ TEST_F(BreakerTest, BackupPoolServesUntilThePrimaryIsBack) {
   EXPECT_TRUE(eventually([&] { return returned.accepted() == 100; }));
 }
 
-TEST_F(BreakerTest, GoesOnWithoutAnAgent) {
+TEST_F(BreakerTest, Trap23GoesOnWithoutAnAgentOnTheLastWeights) {
   breaker_.open = std::chrono::milliseconds(300);
   const Endpoint dead = closed_port();
   const TcpBackend alive("127.0.0.1");

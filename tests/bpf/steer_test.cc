@@ -85,7 +85,7 @@ TEST_F(Steer, FollowsTheWeights) {
   })) << "the backends count what the kernel counted";
 }
 
-TEST_F(Steer, ShowsTheServiceToEveryKindOfSocket) {
+TEST_F(Steer, Trap01And11ShowsTheServiceToEveryKindOfSocketMappedOnesToo) {
   const TcpBackend v4("127.0.0.1");
   ServiceSpec four = service(kService4, {v4.address()});
   ServiceSpec six = service(kService6, {v4.address()});
@@ -142,7 +142,7 @@ TEST_F(Steer, SkipsABackendWhoseBreakerIsOpen) {
   EXPECT_EQ(backend(1).connects, 20U);
 }
 
-TEST_F(Steer, EmptyPoolRefusesWithTheRightErrno) {
+TEST_F(Steer, Trap10EmptyPoolRefusesWithTheRightErrno) {
   ServiceSpec six = service(kService6, {}, true);
   six.name = "six";
   attach({service(kService4, {}, true), six}, {});
@@ -201,7 +201,7 @@ TEST_F(Steer, RefusedConnectIsReleasedWhileItsSocketIsStillOpen) {
   EXPECT_EQ(stat(WEIR_STAT_RELEASED), 1U);
 }
 
-TEST_F(Steer, LeavesUdpAlone) {
+TEST_F(Steer, Trap02And03LeavesUdpAlone) {
   attach({service(kService4, {}, true)}, {});
   const int error = run_in<int>(sandbox_.cgroup(), [] {
     return connect_socket(socket(AF_INET, SOCK_DGRAM, 0), endpoint(kService4), false);
@@ -210,7 +210,7 @@ TEST_F(Steer, LeavesUdpAlone) {
   EXPECT_EQ(stat(WEIR_STAT_REFUSED_POOL_EMPTY), 0U);
 }
 
-TEST_F(Steer, AcceptedSocketsKeepTheirPeer) {
+TEST_F(Steer, Trap01AcceptedSocketsKeepTheirPeer) {
   const TcpBackend unused("127.0.0.1");
   attach({service(kService4, {unused.address()})}, {1});
   struct Both {
@@ -231,6 +231,37 @@ TEST_F(Steer, AcceptedSocketsKeepTheirPeer) {
   });
   EXPECT_NE(both.truth.port, 0);
   EXPECT_EQ(both.seen, both.truth);
+}
+
+TEST_F(Steer, Trap05NamesSurviveAStormOfConnections) {
+  const TcpBackend server("127.0.0.1");
+  ServiceSpec other = service("10.96.0.11:80", {server.address()});
+  other.name = "other";
+  attach({service(kService4, {server.address()}), other}, {1, 1});
+  struct Peers {
+    Endpoint first, second;
+    int failures = 0;
+  };
+  const Peers peers = run_in<Peers>(sandbox_.cgroup(), [] {
+    Peers result;
+    int ignored = 0;
+    const int first = connect_to(endpoint(kService4), false, &ignored);
+    const int second = connect_to(endpoint("10.96.0.11:80"), false, &ignored);
+    for (int i = 0; i < 2 * WEIR_NOTES; ++i) {  // past every table that could evict them
+      int error = 0;
+      const int fd = connect_to(endpoint(kService4), false, &error);
+      const linger reset{1, 0};  // leaves no TIME_WAIT behind that would use up the ports
+      setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+      close(fd);
+      result.failures += error != 0;
+    }
+    result.first = peer_of(first).value_or(Endpoint{});
+    result.second = peer_of(second).value_or(Endpoint{});
+    return result;
+  });
+  EXPECT_EQ(peers.failures, 0);
+  EXPECT_EQ(peers.first.to_string(), kService4);
+  EXPECT_EQ(peers.second.to_string(), "10.96.0.11:80");
 }
 
 TEST_F(Steer, SuccessEndsTheRowOfFailures) {
