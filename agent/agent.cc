@@ -13,7 +13,11 @@
 namespace weir {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
+
+/// How long a running agent may take to let go of the pins.
+constexpr milliseconds kHandOverAnswer{10'000};
 
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
   std::vector<model::ModelOptions> all;
@@ -149,20 +153,34 @@ std::shared_ptr<const kernel::Snapshot> Agent::LastSnapshot::kernel_snapshot() c
   return {report, &report->snapshot};
 }
 
-Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config) {
+Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool take_over) {
   std::unique_ptr<Agent> agent(new Agent);
+  agent->config_ = config;
   agent->drain_timeout_ = seconds(config.serve().drain_timeout_seconds());
-  if (auto served = agent->serve(config); !served) return std::move(served).error();
+  if (take_over) {
+    if (auto found = agent->find_running(); !found) return std::move(found).error();
+  }
+  const bool joins = agent->listeners_ != nullptr;
+  if (auto served = agent->serve(joins); !served) return std::move(served).error();
+  if (joins) {
+    if (auto asked = agent->ask_running(); !asked) {
+      agent->give_up();
+      return std::move(asked).error();
+    }
+  }
   if (config.kernel().enabled()) {
-    if (auto steered = agent->steer(config); !steered) {
+    if (auto steered = agent->steer(joins ? kHandOverAnswer : milliseconds(0)); !steered) {
       // Half a start leaves nothing behind; what an earlier agent left keeps steering.
       if (agent->data_plane_ && !agent->data_plane_->adopted()) {
         if (auto detached = agent->data_plane_->detach(); !detached) {
           spdlog::error("detach failed error=\"{}\"", detached.error().message);
         }
       }
-      return std::move(steered).error();
+      if (!joins) return std::move(steered).error();
+      agent->give_up();
+      return std::move(steered).error().context("the running agent did not hand over");
     }
+    if (!joins) agent->share_listeners();
   }
   spdlog::info("agent ready http={} services={} models={} kernel={}",
                agent->http_->endpoint().to_string(), config.services_size(), config.models_size(),
@@ -177,37 +195,44 @@ Agent::~Agent() {
   control_thread_ = {};
 }
 
-Status Agent::serve(const weir::v1::Config& config) {
-  auto models = model::Registry::create(model_options(config), clock_);
+Status Agent::serve(bool share_port) {
+  auto models = model::Registry::create(model_options(config_), clock_);
   if (!models) return std::move(models).error();
   models_ = std::move(*models);
 
-  auto options = serve_options(config.serve());
+  auto options = serve_options(config_.serve());
   if (!options) return std::move(options).error();
+  options->share_port = share_port;
   auto http = serve::HttpServer::create(*options, *models_, last_snapshot_, clock_);
   if (!http) return std::move(http).error();
   http_ = std::move(*http);
   return {};
 }
 
-Status Agent::steer(const weir::v1::Config& config) {
+Status Agent::steer(milliseconds wait_for_lock) {
   const Endpoint local = reachable(http_->endpoint());
-  auto options = kernel_options(config, local);
+  auto options = kernel_options(config_, local);
   if (!options) return std::move(options).error();
+  options->wait_for_lock = wait_for_lock;
   auto data_plane = kernel::DataPlane::attach(*options);
   if (!data_plane) return std::move(data_plane).error();
   data_plane_ = std::move(*data_plane);
   log_capabilities(data_plane_->capabilities());
 
-  auto control_options = balance::control_options(config, local);
+  auto control_options = balance::control_options(config_, local);
   if (!control_options) return std::move(control_options).error();
   auto control =
       balance::ControlLoop::create(std::move(*control_options), *data_plane_, *data_plane_, clock_);
   if (!control) return std::move(control).error();
+  if (control_) retired_.push_back(std::move(control_));
   control_ = std::move(*control);
   // The first tick comes before the thread: whoever sees us ready is steered.
   if (auto ticked = control_->tick(); !ticked) return std::move(ticked).error();
   last_snapshot_.follow(*control_);
+  auto mailbox = kernel::TakeoverMailbox::open(config_.kernel().pin_root());
+  if (!mailbox) return std::move(mailbox).error();
+  mailbox_ = std::move(*mailbox);
+  start_ns_ = mailbox_->agent_start_ns();
   control_thread_ = std::jthread([this](const std::stop_token& stop) { control_->run(stop); });
   return {};
 }

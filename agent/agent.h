@@ -8,13 +8,18 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "agent/balance/control_loop.h"
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/kernel/data_plane.h"
+#include "agent/kernel/listen_steering.h"
+#include "agent/kernel/takeover.h"
 #include "agent/model/registry.h"
 #include "agent/serve/http_server.h"
 #include "agent/telemetry/metrics_source.h"
@@ -24,8 +29,11 @@ namespace weir {
 
 class Agent {
  public:
-  /// Serves and steers when it returns. `config` comes from config::load_config().
-  static Result<std::unique_ptr<Agent>> start(const weir::v1::Config& config);
+  /// Serves and steers when it returns. `config` comes from config::load_config(). With `take_over`
+  /// a running agent hands its connections and pins over to this one; where none runs, this is an
+  /// ordinary start. When it fails, the running one serves on.
+  static Result<std::unique_ptr<Agent>> start(const weir::v1::Config& config,
+                                              bool take_over = false);
 
   /// Without shutdown() the kernel programs stay attached and steer on (fail static).
   ~Agent();
@@ -35,6 +43,11 @@ class Agent {
   /// Takes the local backend out of the pools, stops accepting, finishes running requests within
   /// the configured time, detaches.
   Status shutdown();
+
+  /// To be called every kHandOverPoll. When a successor asks: hands over to it, finishes what is
+  /// open within the configured time, and returns true; only destruction is left to do then.
+  [[nodiscard]] bool hand_over_if_asked();
+  static constexpr std::chrono::milliseconds kHandOverPoll{100};
 
  private:
   /// /metrics reads what the control loop saw last.
@@ -48,19 +61,34 @@ class Agent {
   };
 
   Agent() = default;
-  Status serve(const weir::v1::Config& config);
-  Status steer(const weir::v1::Config& config);
+  Status serve(bool share_port);
+  Status steer(std::chrono::milliseconds wait_for_lock);
   [[nodiscard]] Status publish_without_local();
   void await_steered_connects();
 
+  // takeover.cc: the successor's side, then the predecessor's.
+  Status find_running();
+  Status await_preloads();
+  Status ask_running();
+  void give_up();
+  void share_listeners();
+  [[nodiscard]] bool await_successor(std::uint32_t ticket);
+  [[nodiscard]] bool resume(std::uint32_t ticket);
+
   // In the order in which they depend on each other; destroyed from the last to the first.
+  weir::v1::Config config_;
   SteadyClock clock_;
   std::chrono::seconds drain_timeout_{0};
   LastSnapshot last_snapshot_;
   std::unique_ptr<model::Registry> models_;
+  std::unique_ptr<kernel::ListenSteering> listeners_;  ///< null: the kernel chooses by hash
   std::unique_ptr<serve::HttpServer> http_;
-  std::unique_ptr<kernel::DataPlane> data_plane_;  ///< null: kernel.enabled is false
-  std::unique_ptr<balance::ControlLoop> control_;  ///< null likewise
+  std::unique_ptr<kernel::DataPlane> data_plane_;   ///< null: kernel.enabled is false
+  std::optional<kernel::TakeoverMailbox> mailbox_;  ///< unset likewise
+  std::uint64_t start_ns_ = 0;                      ///< ours, as in the mailbox
+  std::unique_ptr<balance::ControlLoop> control_;   ///< null likewise
+  /// Loops from before a takeover that failed: an I/O thread may still be reading their report.
+  std::vector<std::unique_ptr<balance::ControlLoop>> retired_;
   std::jthread control_thread_;
 };
 

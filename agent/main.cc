@@ -7,6 +7,7 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -42,15 +43,25 @@ sigset_t block_ending_signals() {
   return signals;
 }
 
-int run(const weir::v1::Config& config) {
+/// The signal that ends the agent; 0 when it has handed over to another one.
+int wait_for_end(weir::Agent& agent, const sigset_t& signals) {
+  constexpr timespec kPoll{0, std::chrono::nanoseconds(weir::Agent::kHandOverPoll).count()};
+  for (;;) {
+    const int signal = sigtimedwait(&signals, nullptr, &kPoll);
+    if (signal > 0) return signal;
+    if (agent.hand_over_if_asked()) return 0;
+  }
+}
+
+int run(const weir::v1::Config& config, bool take_over) {
   const sigset_t signals = block_ending_signals();
-  auto agent = weir::Agent::start(config);
+  auto agent = weir::Agent::start(config, take_over);
   if (!agent) {
     spdlog::error("start failed error=\"{}\"", agent.error().message);
     return kFailed;
   }
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = wait_for_end(**agent, signals);
+  if (signal == 0) return 0;
   spdlog::info("signal received signal={}", signal == SIGTERM ? "SIGTERM" : "SIGINT");
   if (auto stopped = (*agent)->shutdown(); !stopped) {
     spdlog::error("shutdown failed error=\"{}\"", stopped.error().message);
@@ -68,19 +79,23 @@ int main(int argc, char** argv) {
   CLI::App app{
       "weir-agent: measures and steers inference connections in the kernel, serves GGUF models.\n"
       "Runs in the foreground until SIGTERM or Ctrl-C, then finishes running requests and "
-      "detaches.",
+      "detaches;\nor until another one takes over (--takeover), then finishes running requests.",
       "weir-agent"};
   std::string config_path;
   bool check_only = false;
+  bool take_over = false;
   app.set_version_flag("--version", "weir-agent " + std::string(weir::build_id()));
   // Not ->required(): a mistyped option would be reported as this one missing.
   app.add_option("--config", config_path,
                  "configuration, required (YAML; see deploy/config/README.md)")
       ->type_name("FILE");
   app.add_flag("--check", check_only, "check the configuration and exit: 0 good, 2 bad");
+  app.add_flag("--takeover", take_over,
+               "take the port and the steering over from the running agent, which finishes its\n"
+               "requests and exits; an ordinary start where none runs");
   app.footer(
-      "Exit status: 0 stopped cleanly, 1 could not start or detach, 2 bad usage or "
-      "configuration.");
+      "Exit status: 0 stopped cleanly or handed over, 1 could not start, take over or detach,\n"
+      "2 bad usage or configuration.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -103,5 +118,5 @@ int main(int argc, char** argv) {
     return 0;
   }
   spdlog::set_level(spdlog::level::from_str(config->log().level()));
-  return run(*config);
+  return run(*config, take_over);
 }

@@ -304,7 +304,7 @@ Result<std::unique_ptr<DataPlane>> DataPlane::attach(const Options& options) {
   if (Status there = check_required(*capabilities); !there) return std::move(there).error();
   auto clock = choose_clock(options.request_clock);
   if (!clock) return std::move(clock).error();
-  auto pins = PinDir::prepare(options.pin_root);
+  auto pins = PinDir::prepare(options.pin_root, options.wait_for_lock);
   if (!pins) return std::move(pins).error();
 
   const bool adopted = !pins->link_names().empty();

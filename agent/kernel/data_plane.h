@@ -200,6 +200,8 @@ class DataPlane : public MapReader, public MapWriter {
     /// Where links and maps are pinned; below it "v<ABI>/". Must lie on a bpffs, which is mounted
     /// there when it is not.
     std::string pin_root = "/sys/fs/bpf/weir";
+    /// How long another agent may take to let go of the pins.
+    std::chrono::milliseconds wait_for_lock{0};
     /// Forces a request clock; unset: the best that this kernel offers.
     std::optional<weir_request_clock> request_clock;
     BreakerOptions breaker;

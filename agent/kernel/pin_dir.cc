@@ -11,6 +11,7 @@
 #include <cctype>
 #include <cerrno>
 #include <filesystem>
+#include <thread>
 
 #include "agent/kernel/map_set.h"
 #include "weir/abi.h"
@@ -65,18 +66,29 @@ bool is_version(const std::string& name) {
          std::all_of(name.begin() + 1, name.end(), [](unsigned char c) { return std::isdigit(c); });
 }
 
-Result<Fd> lock(const std::string& directory) {
-  Fd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return os_error(errno, "cannot open " + directory);
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
-  if (errno != EWOULDBLOCK) return os_error(errno, "cannot lock " + directory);
-
+Error locked_by_another(const std::string& directory) {
   std::string who = "another weir-agent";
   if (auto meta = read_pinned_meta(directory)) {
     who += " (pid " + std::to_string(meta->agent_pid) + ", build " + meta->build_id + ")";
   }
   return make_error(Code::kAlreadyExists, who + " is running on " + directory +
                                               ": stop it first, or use another pin root");
+}
+
+/// How often a lock is tried that somebody is about to let go.
+constexpr std::chrono::milliseconds kLockRetry{10};
+
+Result<Fd> lock(const std::string& directory,
+                std::chrono::milliseconds wait = std::chrono::milliseconds(0)) {
+  Fd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return os_error(errno, "cannot open " + directory);
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return os_error(errno, "cannot lock " + directory);
+    if (std::chrono::steady_clock::now() >= deadline) return locked_by_another(directory);
+    std::this_thread::sleep_for(kLockRetry);
+  }
+  return fd;
 }
 
 /// Links first: nothing is steered by maps that are going away.
@@ -89,6 +101,7 @@ Result<std::size_t> remove_locked(const std::string& pin_root, const std::string
     }
     ++links;
   }
+  fs::remove_all(version_dir + "/listen", error);
   for (const std::string& name : entries(version_dir)) {
     fs::remove(version_dir + "/" + name, error);
     if (error) return os_error(error.value(), "cannot remove " + version_dir + "/" + name);
@@ -114,7 +127,12 @@ std::vector<std::string> pinned_versions(const std::string& pin_root) {
   return paths;
 }
 
-Result<PinDir> PinDir::prepare(const std::string& pin_root) {
+bool agent_is_alive(const std::string& pin_root) {
+  const Fd fd(open(version_path(pin_root).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return fd.valid() && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+Result<PinDir> PinDir::prepare(const std::string& pin_root, std::chrono::milliseconds wait) {
   if (Status mounted = ensure_bpffs(pin_root); !mounted) return std::move(mounted).error();
   PinDir dir;
   dir.pin_root_ = pin_root;
@@ -126,7 +144,7 @@ Result<PinDir> PinDir::prepare(const std::string& pin_root) {
                                               "): run `weir detach` first");
   }
   if (Status made = make_dirs(dir.path_ + "/links"); !made) return std::move(made).error();
-  auto locked = lock(dir.path_);
+  auto locked = lock(dir.path_, wait);
   if (!locked) return std::move(locked).error();
   dir.lock_ = std::move(*locked);
   return dir;

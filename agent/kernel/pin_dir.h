@@ -4,6 +4,7 @@
 //
 //   <pin_root>/v<ABI>/<map>           one file per map of abi.h
 //   <pin_root>/v<ABI>/links/<program> one file per attached program
+//   <pin_root>/v<ABI>/listen/...      see listen_steering.h
 //
 // An agent holds a lock on the version directory for as long as it lives; the kernel drops it with
 // the process, however that ends, and it holds across pid namespaces.
@@ -11,6 +12,7 @@
 // Thread-safety: one thread; move-only.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -23,8 +25,9 @@ class PinDir {
  public:
   /// Makes the directories of this ABI version, mounting a bpffs first where there is none, and
   /// takes the lock. kUnsupported when another ABI version is pinned there, kAlreadyExists when
-  /// another agent holds the lock.
-  static Result<PinDir> prepare(const std::string& pin_root);
+  /// another agent holds the lock for longer than `wait`.
+  static Result<PinDir> prepare(const std::string& pin_root,
+                                std::chrono::milliseconds wait = std::chrono::milliseconds(0));
 
   [[nodiscard]] std::string map_path(const std::string& name) const { return path_ + "/" + name; }
   [[nodiscard]] std::string link_path(const std::string& program) const {
@@ -43,6 +46,9 @@ class PinDir {
   std::string path_;
   Fd lock_;
 };
+
+/// Whether an agent of this ABI version holds the lock.
+[[nodiscard]] bool agent_is_alive(const std::string& pin_root);
 
 /// "<pin_root>/v<ABI>" of this build.
 [[nodiscard]] std::string version_path(const std::string& pin_root);

@@ -289,8 +289,8 @@ class HttpServer::Impl final : public ServerState {
     }
   }
 
-  /// Tells the group what the queue really holds, and accepts what nobody announced: the kernel
-  /// wakes no listener for connections that it moves there from one that closed.
+  /// Tells the group what the queue really holds, and accepts what nobody announced: Linux 6.18
+  /// wakes a listener for connections that it moves there from a closed one, but promises nothing.
   void look_after(Listener& listener) {
     tcp_info info{};
     socklen_t bytes = sizeof(info);
