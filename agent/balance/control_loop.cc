@@ -40,28 +40,6 @@ std::vector<double> configured(const std::vector<CompositeInput>& pool) {
   return weights;
 }
 
-/// Says once that something began to fail, and once that it works again.
-class Complaint {
- public:
-  explicit Complaint(std::string_view what) : what_(what) {}
-
-  void update(const Status& status) {
-    const std::string problem = status ? "" : status.error().message;
-    if (problem == last_) return;
-    if (status) {
-      spdlog::info("{} recovered", what_);
-    } else {
-      spdlog::error("{} failed error=\"{}\"; the kernel goes on as it was told last", what_,
-                    problem);
-    }
-    last_ = problem;
-  }
-
- private:
-  const std::string_view what_;
-  std::string last_;  ///< empty: it works
-};
-
 }  // namespace
 
 kernel::BackendDecision decision_of(const BackendReport& backend) {
@@ -99,9 +77,31 @@ Status ControlLoop::observe_health(const kernel::Snapshot& snapshot) {
   const health::Changes changes = health_.observe(snapshot);
   for (const auto& change : changes.backends) spdlog::warn("{}", health::to_log_line(change));
   for (const auto& change : changes.pools) spdlog::warn("{}", health::to_log_line(change));
+  end_idle_connections(changes.backends, snapshot.services);
   auto written = writer_.set_rif_limits(rif_limits(snapshot.backends));
   if (!written) return std::move(written).error().context("writing the limits of load");
+  // Counting is no condition for steering.
+  housekeeping_.update(writer_.housekeeping(clock_.now()));
   return {};
+}
+
+void ControlLoop::end_idle_connections(const std::vector<health::BackendChange>& changes,
+                                       const std::vector<kernel::ServiceReading>& pools) {
+  for (const auto& change : changes) {
+    const bool wanted = std::any_of(pools.begin(), pools.end(), [&](const auto& pool) {
+      return pool.pool == change.pool && pool.end_idle_when_open;
+    });
+    if (change.to != WEIR_BREAKER_OPEN || !wanted) continue;
+    const std::string backend = change.backend.second.to_string();
+    // A failure leaves the connections as they are without this option: no reason to stop the tick.
+    if (const auto ended = writer_.end_idle_connections(change.index)) {
+      spdlog::info("idle connections ended service={} backend={} connections={}",
+                   change.backend.first, backend, *ended);
+    } else {
+      spdlog::warn("idle connections not ended service={} backend={} error=\"{}\"",
+                   change.backend.first, backend, ended.error().message);
+    }
+  }
 }
 
 Status ControlLoop::tick() {

@@ -3,7 +3,8 @@
 // The control loop: what the kernel cannot decide by itself at a connect. Two periods, one signal
 // each, so that no two loops follow the same one:
 //
-//   health tick  100 ms  load        -> what counts as hot in each pool; and changes, for the log
+//   health tick  100 ms  load        -> what counts as hot in each pool
+//                        breakers    -> ends idle connections, says what changed
 //   tick         1 s     first bytes -> latency of each backend; weights
 //
 // The weight of a backend is what the configuration says, for its latency and load are judged in
@@ -24,6 +25,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/balance/complaint.h"
 #include "agent/balance/control_options.h"
 #include "agent/balance/host_cpu.h"
 #include "agent/balance/latency_average.h"
@@ -82,7 +84,11 @@ class ControlLoop {
   ControlLoop(ControlOptions options, kernel::MapReader& reader, kernel::MapWriter& writer,
               const Clock& clock);
 
+  /// What both ticks do with a reading.
   Status observe_health(const kernel::Snapshot& snapshot);
+  /// Of pools that ask for it: clients that keep connections open would go on using the backend.
+  void end_idle_connections(const std::vector<health::BackendChange>& changes,
+                            const std::vector<kernel::ServiceReading>& pools);
   void update_latencies(const kernel::Snapshot& snapshot, TimePoint now);
   /// Decides for the backends of one pool, given by their positions in report.snapshot.backends.
   void decide_pool(const std::vector<std::size_t>& members, ControlReport& report) const;
@@ -96,6 +102,7 @@ class ControlLoop {
   const Clock& clock_;
 
   health::Tracker health_;
+  Complaint housekeeping_{"housekeeping"};
   HostCpu cpu_;
   std::map<health::BackendKey, LatencyAverage> latencies_;
   std::map<health::BackendKey, double> logged_shares_;

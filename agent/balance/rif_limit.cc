@@ -24,10 +24,6 @@ double interpolated(const std::vector<double>& sorted, double q) {
 
 }  // namespace
 
-double load_of(const kernel::BackendReading& backend) {
-  return static_cast<double>(backend.fresh) + backend.waiting + backend.streaming / 4.0;
-}
-
 double rif_limit(std::vector<double> loads) {
   if (loads.empty()) return 0;
   std::sort(loads.begin(), loads.end());
@@ -44,7 +40,7 @@ std::vector<kernel::PoolLimit> rif_limits(const std::vector<kernel::BackendReadi
   for (const auto& backend : backends) {
     if (backend.state != WEIR_BE_ACTIVE) continue;
     Loads& loads = pools[backend.pool];
-    const double load = load_of(backend);
+    const double load = backend.load();
     loads.all.push_back(load);
     if (backend.breaker.state != WEIR_BREAKER_OPEN) loads.usable.push_back(load);
   }

@@ -14,10 +14,6 @@
 
 namespace weir::balance {
 
-/// Requests that a backend has to do now, as weir_load() in bpf/lib/pick.bpf.h counts them: one
-/// whose answer has begun costs a quarter of one in prefill.
-[[nodiscard]] double load_of(const kernel::BackendReading& backend);
-
 /// The limit of a pool whose backends have these loads; 0 for none. At least one backend is never
 /// above it, so never are all hot.
 ///

@@ -12,10 +12,11 @@
 
 namespace weir::ctl {
 
-/// For a terminal: one table per service.
+/// For a terminal: one table per service and backup pool.
 [[nodiscard]] std::string to_text(const kernel::Snapshot& snapshot);
 /// One JSON object and a newline. Times in microseconds, unknown ones null; `buckets` holds
-/// [upper bound in us, count, sum in ns] of each non-empty bucket.
+/// [upper bound in us, count, sum in ns] of each non-empty bucket. `share` is by weight, over the
+/// backends whose breaker is closed (in panic: over all). A backup pool has no address.
 [[nodiscard]] std::string to_json(const kernel::Snapshot& snapshot);
 
 /// The output of the command. kNotFound when nothing is pinned.

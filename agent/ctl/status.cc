@@ -46,6 +46,31 @@ std::string uptime_text(std::chrono::seconds uptime) {
   return fmt::format("{}s", total);
 }
 
+Row service_row(const kernel::ServiceReading& service) {
+  return {service.name,
+          service.is_backup() ? "-" : service.address.to_string(),
+          std::string(kernel::to_string(service.policy)),
+          std::to_string(service.members),
+          std::to_string(service.open),
+          service.panic() ? "yes" : "no",
+          fmt::format("{:.3g}", service.rif_limit),
+          std::to_string(service.picks),
+          std::to_string(service.misses)};
+}
+
+json::object service_json(const kernel::ServiceReading& service) {
+  return {{"name", service.name},
+          {"address",
+           service.is_backup() ? json::value(nullptr) : json::value(service.address.to_string())},
+          {"policy", kernel::to_string(service.policy)},
+          {"backends", service.members},
+          {"open", service.open},
+          {"panic", service.panic()},
+          {"rif_limit", service.rif_limit},
+          {"picks", service.picks},
+          {"misses", service.misses}};
+}
+
 template <typename T>
 json::value or_null(const std::optional<T>& value) {
   return value ? json::value(*value) : json::value(nullptr);
@@ -93,6 +118,13 @@ std::string to_text(const StatusReport& report) {
         std::string(report.request_clock ? kernel::to_string(*report.request_clock) : kUnknown)}},
       2);
 
+  if (!report.services.empty()) {
+    std::vector<Row> services = {{"SERVICE", "ADDRESS", "POLICY", "BACKENDS", "OPEN", "PANIC",
+                                  "HOT ABOVE", "PICKS", "MISSES"}};
+    for (const auto& service : report.services) services.push_back(service_row(service));
+    out += '\n' + format_table(services, 3);
+  }
+
   std::vector<Row> capabilities = {{"CAPABILITY", "USE", "REQUIRED", "DETAIL"}};
   for (const auto& capability : report.capabilities) {
     capabilities.push_back({capability.name, std::string(to_string(capability.use)),
@@ -124,6 +156,8 @@ std::string to_json(const StatusReport& report) {
                      {"program_id", link.program_id},
                      {"attach_type", link.attach_type}});
   }
+  json::array services;
+  for (const auto& service : report.services) services.push_back(service_json(service));
   const auto uptime = report.uptime ? std::optional(report.uptime->count()) : std::nullopt;
   const auto clock = report.request_clock ? std::optional(kernel::to_string(*report.request_clock))
                                           : std::optional<std::string_view>();
@@ -135,6 +169,7 @@ std::string to_json(const StatusReport& report) {
                                {"abi_version", report.abi_version},
                                {"cgroup", or_null(report.cgroup)},
                                {"request_clock", or_null(clock)},
+                               {"services", std::move(services)},
                                {"capabilities", std::move(capabilities)},
                                {"links", std::move(links)}};
   return to_json_text(object) + "\n";
@@ -149,8 +184,9 @@ Result<std::string> status_command(const std::string& pin_root, bool json) {
   auto reader = kernel::open_pinned(pin_root);
   if (!reader && reader.error().code != Code::kNotFound) return std::move(reader).error();
   if (reader) {
-    auto snapshot = (*reader)->read();
+    auto snapshot = (*reader)->read_gauges();
     if (!snapshot) return std::move(snapshot).error();
+    report.services = snapshot->services;
     const TimePoint now = SteadyClock().now();
     describe_meta(snapshot->meta, now,
                   agent_status(snapshot->meta, now, kernel::version_path(pin_root)), report);

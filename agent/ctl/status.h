@@ -30,6 +30,7 @@ struct StatusReport {
   std::uint32_t abi_version = WEIR_ABI_VERSION;
   kernel::Capabilities capabilities;
   std::vector<kernel::LinkInfo> links;
+  std::vector<kernel::ServiceReading> services;
 };
 
 /// The part of the report that comes from weir_meta.

@@ -70,6 +70,8 @@ void Tracker::observe_backends(const kernel::Snapshot& snapshot, Changes& change
     const bool opened_again = now.state == WEIR_BREAKER_OPEN && now.opens != before.opens;
     if (now.state != before.state || opened_again) {
       BackendChange change{key_of(reading),
+                           reading.index,
+                           reading.pool,
                            before.state,
                            now.state,
                            reading.breaker.level,

@@ -27,6 +27,8 @@ using BackendKey = std::pair<std::string, Endpoint>;  ///< name of the pool, add
 /// A breaker changed its state.
 struct BackendChange {
   BackendKey backend;
+  std::uint32_t index = 0;  ///< into weir_be
+  std::uint32_t pool = 0;   ///< into weir_pool
   weir_breaker_state from = WEIR_BREAKER_CLOSED;
   weir_breaker_state to = WEIR_BREAKER_CLOSED;
   std::uint32_t level = 0;  ///< relapses since it was last closed

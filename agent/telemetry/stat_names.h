@@ -23,11 +23,12 @@ inline constexpr std::array kStatNames = {
     StatName{WEIR_STAT_STEERED, "steered"},
     StatName{WEIR_STAT_PASS_POOL_EMPTY, "pass_pool_empty"},
     StatName{WEIR_STAT_REFUSED_POOL_EMPTY, "refused_pool_empty"},
-    StatName{WEIR_STAT_PASS_NO_STORAGE, "pass_no_storage"},
+    StatName{WEIR_STAT_NO_STORAGE, "no_storage"},
     StatName{WEIR_STAT_RECONNECT_RELEASED, "reconnect_released"},
     StatName{WEIR_STAT_RELEASED, "released"},
     StatName{WEIR_STAT_UNDERFLOW_PREVENTED, "underflow_prevented"},
     StatName{WEIR_STAT_BAD_INDEX, "bad_index"},
+    StatName{WEIR_STAT_EVENT_LOST, "event_lost"},
 };
 static_assert(kStatNames.size() == WEIR_STAT_COUNT, "a kernel counter has no name");
 static_assert(

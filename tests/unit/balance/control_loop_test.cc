@@ -206,6 +206,41 @@ TEST_F(ControlLoopTest, SaysWhatTheKernelDidWithABreaker) {
   EXPECT_EQ(logged(), "") << "said once, by whichever tick comes first";
 }
 
+TEST_F(ControlLoopTest, AnOpeningBreakerEndsIdleConnectionsWhereThatIsWanted) {
+  maps.add_service("embed", "127.111.0.11:80", {"127.0.0.1:1", "127.0.0.1:2"});
+  maps.service(1).end_idle_when_open = true;
+  tick();
+  maps.open(0, seconds(5));
+  maps.open(3, seconds(5));
+  EXPECT_TRUE(loop->health_tick().ok());
+  EXPECT_EQ(maps.idle_ended, std::vector<std::uint32_t>{3});
+  EXPECT_NE(
+      logged().find("idle connections ended service=embed backend=127.0.0.1:1 connections=4\n"),
+      std::string::npos);
+  tick();
+  maps.half_open(3);
+  tick();
+  EXPECT_EQ(maps.idle_ended.size(), 1U) << "once for each opening";
+  maps.end_idle_error = make_error(Code::kUnsupported, "no bpf_sock_destroy");
+  maps.open(3, seconds(5));
+  tick();
+  EXPECT_NE(logged().find("idle connections not ended service=embed backend=127.0.0.1:1 "
+                          "error=\"no bpf_sock_destroy\"\n"),
+            std::string::npos);
+}
+
+TEST_F(ControlLoopTest, BothTicksKeepHouse) {
+  tick();
+  EXPECT_TRUE(loop->health_tick().ok());
+  EXPECT_EQ(maps.housekeepings, 2U);
+  maps.housekeeping_error = make_error(Code::kIo, "no iterator");
+  tick();
+  EXPECT_EQ(maps.published.size(), 2U) << "weights are published all the same";
+  EXPECT_TRUE(loop->health_tick().ok());
+  EXPECT_EQ(logged(),
+            "housekeeping failed error=\"no iterator\"; the kernel goes on as it was told last\n");
+}
+
 TEST_F(ControlLoopTest, PanicIsSaidAndReported) {
   for (std::size_t i = 0; i < 3; ++i) maps.open(i, seconds(5));
   EXPECT_EQ(tick().services_in_panic, std::vector<std::string>{"chat"});
@@ -318,6 +353,8 @@ class BrokenWriter final : public kernel::MapWriter {
     return make_error(Code::kIo, "gone");
   }
   Status open_breaker(std::uint32_t) override { return {}; }
+  Result<std::size_t> end_idle_connections(std::uint32_t) override { return std::size_t{0}; }
+  Status housekeeping(TimePoint) override { return {}; }
 
   std::atomic<int> writings = 0;
 };

@@ -116,7 +116,7 @@ TEST_F(RifLimits, LoadIsWhatTheKernelTakesForIt) {
   backend.waiting = 2;
   backend.streaming = 5;
   backend.in_flight = 40;  // idle ones are no load
-  EXPECT_DOUBLE_EQ(load_of(backend), 6.25);
+  EXPECT_DOUBLE_EQ(backend.load(), 6.25);
 }
 
 TEST_F(RifLimits, EachPoolHasItsOwn) {

@@ -51,6 +51,19 @@ class StatusTest : public testing::Test {
   }
   AgentStatus status_at(seconds now) { return agent_status(meta, TimePoint(now), pins, proc); }
 
+  static kernel::ServiceReading service() {
+    kernel::ServiceReading service;
+    service.name = "chat";
+    service.address = Endpoint::parse("127.111.0.10:80").value();
+    service.policy = WEIR_POLICY_P2C;
+    service.members = 2;
+    service.open = 1;
+    service.rif_limit = 2.5;
+    service.picks = 7;
+    service.misses = 3;
+    return service;
+  }
+
   const fs::path proc = fs::temp_directory_path() / ("weir-status-" + std::to_string(getpid()));
   const fs::path pins = proc / "pins";
   weir_meta meta{};
@@ -96,11 +109,14 @@ TEST_F(StatusTest, JsonHasTheDocumentedShape) {
   StatusReport report;
   describe_meta(meta, TimePoint(seconds(91)), {AgentState::kRunning, 77}, report);
   report.cgroup = "/sys/fs/cgroup";
+  report.services = {service()};
   report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"}};
   report.links = {{"steer_connect4", 5, 9, "cgroup_inet4_connect"}};
   EXPECT_EQ(json::parse(to_json(report)), json::parse(R"({
     "agent": {"state": "running", "pid": 77, "uptime_seconds": 90, "build_id": "abc123"},
-    "abi_version": 1, "cgroup": "/sys/fs/cgroup", "request_clock": "skb",
+    "abi_version": 2, "cgroup": "/sys/fs/cgroup", "request_clock": "skb",
+    "services": [{"name": "chat", "address": "127.111.0.10:80", "policy": "p2c", "backends": 2,
+                  "open": 1, "panic": false, "rif_limit": 2.5, "picks": 7, "misses": 3}],
     "capabilities": [{"name": "connect4", "use": "used", "required": true, "detail": "loaded"}],
     "links": [{"name": "steer_connect4", "link_id": 5, "program_id": 9,
                "attach_type": "cgroup_inet4_connect"}]})"))
@@ -110,7 +126,8 @@ TEST_F(StatusTest, JsonHasTheDocumentedShape) {
 TEST_F(StatusTest, JsonOfNothingIsNulls) {
   EXPECT_EQ(json::parse(to_json(StatusReport{})), json::parse(R"({
     "agent": {"state": "none", "pid": null, "uptime_seconds": null, "build_id": null},
-    "abi_version": 1, "cgroup": null, "request_clock": null, "capabilities": [], "links": []})"));
+    "abi_version": 2, "cgroup": null, "request_clock": null, "services": [], "capabilities": [],
+    "links": []})"));
 }
 
 TEST_F(StatusTest, TextTellsPeople) {
@@ -120,19 +137,28 @@ TEST_F(StatusTest, TextTellsPeople) {
                          {"request clock: tracepoint", kernel::Capability::Use::kFallback, false,
                           "lockdown: skb clock"}};
   report.links = {{"steer_connect4", 5, 19, "cgroup_inet4_connect"}};
-  EXPECT_EQ(to_text(report),
-            "agent          dead, pid 77 (the kernel steers on the last weights)\n"
-            "build          abc123\n"
-            "abi            1\n"
-            "cgroup         -\n"
-            "request clock  skb\n"
-            "\n"
-            "CAPABILITY                 USE       REQUIRED  DETAIL\n"
-            "connect4                   used      yes       loaded\n"
-            "request clock: tracepoint  fallback  no        lockdown: skb clock\n"
-            "\n"
-            "PROGRAM         ATTACHED TO           LINK  PROGRAM ID\n"
-            "steer_connect4  cgroup_inet4_connect     5          19\n");
+  report.services = {service(), service()};
+  report.services[1].name = "chat.backup";
+  report.services[1].address = {};
+  report.services[1].open = 2;
+  EXPECT_EQ(
+      to_text(report),
+      "agent          dead, pid 77 (the kernel steers on the last weights)\n"
+      "build          abc123\n"
+      "abi            2\n"
+      "cgroup         -\n"
+      "request clock  skb\n"
+      "\n"
+      "SERVICE      ADDRESS          POLICY  BACKENDS  OPEN  PANIC  HOT ABOVE  PICKS  MISSES\n"
+      "chat         127.111.0.10:80  p2c            2     1     no        2.5      7       3\n"
+      "chat.backup  -                p2c            2     2    yes        2.5      7       3\n"
+      "\n"
+      "CAPABILITY                 USE       REQUIRED  DETAIL\n"
+      "connect4                   used      yes       loaded\n"
+      "request clock: tracepoint  fallback  no        lockdown: skb clock\n"
+      "\n"
+      "PROGRAM         ATTACHED TO           LINK  PROGRAM ID\n"
+      "steer_connect4  cgroup_inet4_connect     5          19\n");
 }
 
 TEST_F(StatusTest, UptimeIsReadable) {

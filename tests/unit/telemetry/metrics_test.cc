@@ -38,25 +38,47 @@ struct MetricsTest : testing::Test {
     info.refused_queue_full = 6;
     input.models.push_back(info);
 
-    snapshot.meta.abi_version = 1;
+    snapshot.meta.abi_version = 2;
     snapshot.meta.request_clock = WEIR_CLOCK_SKB;
     snapshot.stats[WEIR_STAT_RELEASED] = 12;
     kernel::ServiceReading service;
     service.name = "llm";
     service.address = *Endpoint::parse("10.96.0.10:80");
     service.picks = 20;
+    service.policy = WEIR_POLICY_P2C;
+    service.refuse_when_empty = true;
+    service.members = 3;
+    service.open = 1;
+    service.rif_limit = 2.5;
+    service.misses = 2;
+    service.panics = 4;
+    service.backups = 6;
     snapshot.services.push_back(service);
+    kernel::ServiceReading backup;
+    backup.name = "llm.backup";
+    snapshot.services.push_back(backup);
+    snapshot.census.sockets = 9;
+    snapshot.census.corrected = 1;
     kernel::BackendReading backend;
     backend.service = "llm";
     backend.address = *Endpoint::parse("[::1]:9000");
-    backend.state = WEIR_BE_OPEN;
+    backend.state = WEIR_BE_ACTIVE;
+    backend.breaker.state = WEIR_BREAKER_HALF_OPEN;
+    backend.breaker.level = 2;
     backend.weight = 0.25;
+    backend.latency = std::chrono::milliseconds(5);
     backend.in_flight = 5;
+    backend.fresh = 1;
+    backend.waiting = 2;
+    backend.streaming = 3;
+    backend.bytes_sent = 10;
     weir_hist hist{};
     hist.bucket[4] = {2, 8'000};                                // second octave
     hist.bucket[7] = {1, 7'000};                                // the same
     hist.bucket[WEIR_HIST_BUCKETS - 1] = {3, 600'000'000'000};  // the last one
-    backend.ttfb.add(hist);
+    auto histograms = std::make_shared<std::array<kernel::Histogram, WEIR_HIST_KINDS>>();
+    (*histograms)[WEIR_HIST_TTFB].add(hist);
+    backend.histograms = std::move(histograms);
     snapshot.backends.push_back(backend);
     input.kernel = &snapshot;
   }
@@ -97,10 +119,81 @@ TEST_F(MetricsTest, KernelReadingsAreThere) {
   EXPECT_EQ(value("weir_service_picks_total{service=\"llm\",address=\"10.96.0.10:80\"}"), 20);
   EXPECT_EQ(value("weir_backend_in_flight" + backend + "}"), 5);
   EXPECT_EQ(value("weir_backend_weight" + backend + "}"), 0.25);
-  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"open\"}"), 1);
-  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"active\"}"), 0);
+  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"active\"}"), 1);
+  EXPECT_EQ(value("weir_backend_state" + backend + ",state=\"draining\"}"), 0);
+  EXPECT_EQ(value("weir_backend_breaker_state" + backend + ",state=\"half_open\"}"), 1);
+  EXPECT_EQ(value("weir_backend_breaker_state" + backend + ",state=\"closed\"}"), 0);
+  EXPECT_EQ(value("weir_backend_breaker_level" + backend + "}"), 2);
+  EXPECT_EQ(value("weir_backend_latency_seconds" + backend + "}"), 0.005);
+  EXPECT_TRUE(std::isnan(value("weir_backend_min_rtt_seconds" + backend + "}"))) << "not known";
+  EXPECT_EQ(value("weir_backend_load" + backend + "}"), 3.75);
+  EXPECT_EQ(value("weir_backend_sent_bytes_total" + backend + "}"), 10);
+  EXPECT_EQ(value("weir_kernel_observed_sockets"), 9);
+  EXPECT_EQ(value("weir_kernel_gauge_corrections_total"), 1);
   EXPECT_EQ(value("weir_kernel_events_total{event=\"released\"}"), 12);
-  EXPECT_EQ(value("weir_kernel_info{abi=\"1\",request_clock=\"skb\"}"), 1);
+  EXPECT_EQ(value("weir_kernel_info{abi=\"2\",request_clock=\"skb\"}"), 1);
+}
+
+TEST_F(MetricsTest, ServicesSayHowTheyPick) {
+  const std::string service = "{service=\"llm\",address=\"10.96.0.10:80\"";
+  EXPECT_EQ(value("weir_service_info" + service + ",policy=\"p2c\",when_empty=\"refuse\"}"), 1);
+  EXPECT_EQ(value("weir_service_backends" + service + "}"), 3);
+  EXPECT_EQ(value("weir_service_backends_open" + service + "}"), 1);
+  EXPECT_EQ(value("weir_service_rif_limit" + service + "}"), 2.5);
+  EXPECT_EQ(value("weir_service_misses_total" + service + "}"), 2);
+  EXPECT_EQ(value("weir_service_panic_picks_total" + service + "}"), 4);
+  EXPECT_EQ(value("weir_service_backup_picks_total" + service + "}"), 6);
+  EXPECT_EQ(value("weir_service_picks_total{service=\"llm.backup\",address=\"\"}"), 0);
+}
+
+// The families of numbers that are alike: a mistaken field shows as a wrong value.
+TEST_F(MetricsTest, EveryCounterOfABackendIsItsOwn) {
+  auto& backend = snapshot.backends[0];
+  const std::vector<std::pair<std::uint64_t*, std::string>> counters = {
+      {&backend.connects, "connects"},
+      {&backend.direct, "direct_connects"},
+      {&backend.adopted, "adopted_connections"},
+      {&backend.established, "established"},
+      {&backend.connect_failures, "connect_failures"},
+      {&backend.refused, "connects_refused"},
+      {&backend.timed_out, "connects_timed_out"},
+      {&backend.resets, "resets"},
+      {&backend.closes, "closes"},
+      {&backend.mux, "mux_connections"},
+      {&backend.idle_ended, "idle_connections_ended"},
+      {&backend.requests, "requests"},
+      {&backend.interim, "interim_responses"},
+      {&backend.bytes_sent, "sent_bytes"},
+      {&backend.bytes_received, "received_bytes"},
+      {&backend.retransmits, "retransmitted_segments"},
+      {&backend.rtos, "retransmission_timeouts"},
+      {&backend.breaker_opens, "breaker_opens"}};
+  std::uint64_t number = 100;
+  for (const auto& [field, name] : counters) *field = ++number;
+  number = 100;
+  for (const auto& [field, name] : counters) {
+    const std::string series =
+        "weir_backend_" + name + "_total{service=\"llm\",backend=\"[::1]:9000\"}";
+    EXPECT_EQ(value(series), static_cast<double>(++number)) << name;
+  }
+}
+
+TEST_F(MetricsTest, EveryHistogramOfABackendIsItsOwn) {
+  const std::vector<std::string> names = {"connect_duration", "time_to_first_byte",
+                                          "request_duration", "rtt", "unread"};
+  ASSERT_EQ(names.size(), std::size_t{WEIR_HIST_KINDS});
+  auto histograms = std::make_shared<std::array<kernel::Histogram, WEIR_HIST_KINDS>>();
+  for (std::size_t kind = 0; kind < names.size(); ++kind) {
+    weir_hist hist{};
+    hist.bucket[4] = {kind + 1, 0};
+    (*histograms)[kind].add(hist);
+  }
+  snapshot.backends[0].histograms = histograms;
+  for (std::size_t kind = 0; kind < names.size(); ++kind) {
+    EXPECT_EQ(value("weir_backend_" + names[kind] +
+                    "_seconds_count{service=\"llm\",backend=\"[::1]:9000\"}"),
+              static_cast<double>(kind + 1));
+  }
 }
 
 TEST_F(MetricsTest, KernelHistogramHasOneBucketPerOctave) {
