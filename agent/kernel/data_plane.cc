@@ -21,6 +21,7 @@
 #include "agent/kernel/probe.h"
 #include "agent/kernel/socket_sweeps.h"
 #include "agent/kernel/tables.h"
+#include "agent/kernel/upgrade.h"
 #include "bpf/lib/breaker.bpf.h"
 #include "weir.skel.h"
 
@@ -52,76 +53,15 @@ Status check_required(const Capabilities& capabilities) {
   return {};
 }
 
-/// Makes the object use a map that is pinned already; false when there is none.
-Result<bool> reuse_pinned(bpf_map* map, const std::string& path) {
-  const Fd fd(bpf_obj_get(path.c_str()));
-  if (!fd.valid()) {
-    if (errno == ENOENT) return false;
-    return os_error(errno, "cannot open " + path);
-  }
-  bpf_map_info info{};
-  std::uint32_t bytes = sizeof(info);
-  if (bpf_obj_get_info_by_fd(fd.get(), &info, &bytes) != 0) {
-    return os_error(errno, "cannot inspect " + path);
-  }
-  if (info.type != static_cast<std::uint32_t>(bpf_map__type(map)) ||
-      info.key_size != bpf_map__key_size(map) || info.value_size != bpf_map__value_size(map) ||
-      info.max_entries != bpf_map__max_entries(map) || info.map_flags != bpf_map__map_flags(map)) {
-    return make_error(Code::kUnsupported,
-                      path + " has another layout than this build: run `weir detach` first");
-  }
-  const int error = bpf_map__reuse_fd(map, fd.get());
-  if (error != 0) return os_error(-error, "cannot reuse " + path);
-  return true;
-}
-
-/// Room for backends that pinned maps have; unset when nothing is pinned.
-Result<std::optional<std::uint32_t>> pinned_capacity(const PinDir& pins) {
-  const std::string path = pins.map_path(WEIR_MAP_BE);
-  const Fd fd(bpf_obj_get(path.c_str()));
-  if (!fd.valid()) {
-    if (errno == ENOENT) return std::optional<std::uint32_t>();
-    return os_error(errno, "cannot open " + path);
-  }
-  bpf_map_info info{};
-  std::uint32_t bytes = sizeof(info);
-  if (bpf_obj_get_info_by_fd(fd.get(), &info, &bytes) != 0) {
-    return os_error(errno, "cannot inspect " + path);
-  }
-  return std::optional<std::uint32_t>(info.max_entries);
-}
-
-/// Loads the programs over pinned maps, pinning those that are new.
-Result<Skeleton> load(const PinDir& pins, weir_request_clock clock, std::uint32_t capacity) {
+/// The programs that an agent with this request clock uses, not loaded yet.
+Result<Skeleton> open_programs(weir_request_clock clock) {
   Skeleton skeleton(weir_bpf__open());
   if (!skeleton) return os_error(errno, "cannot open the embedded programs");
-  bpf_object* const object = skeleton->obj;
   for (const Hook& hook : kHooks) {
-    bpf_program__set_autoload(bpf_object__find_program_by_name(object, hook.program),
+    bpf_program__set_autoload(bpf_object__find_program_by_name(skeleton->obj, hook.program),
                               wanted(hook, clock));
   }
-  SocketSweeps::select(object);
-  std::array<bool, kMapCount> reused{};
-  for (std::size_t i = 0; i < kMapCount; ++i) {
-    bpf_map* const map = bpf_object__find_map_by_name(object, kMapNames[i]);
-    if (const auto entries = entries_for(static_cast<MapId>(i), capacity)) {
-      const int error = bpf_map__set_max_entries(map, *entries);
-      if (error != 0) return os_error(-error, std::string("cannot size ") + kMapNames[i]);
-    }
-    auto found = reuse_pinned(map, pins.map_path(kMapNames[i]));
-    if (!found) return std::move(found).error();
-    reused[i] = *found;
-  }
-  if (const int error = weir_bpf__load(skeleton.get()); error != 0) {
-    return os_error(-error, "the kernel refused the programs (log level debug shows why)");
-  }
-  for (std::size_t i = 0; i < kMapCount; ++i) {
-    if (reused[i]) continue;
-    const std::string path = pins.map_path(kMapNames[i]);
-    const int error =
-        bpf_obj_pin(bpf_map__fd(bpf_object__find_map_by_name(object, kMapNames[i])), path.c_str());
-    if (error != 0) return os_error(errno, "cannot pin " + path);
-  }
+  SocketSweeps::select(skeleton->obj);
   return skeleton;
 }
 
@@ -186,6 +126,9 @@ class KernelDataPlane final : public DataPlane {
   }
 
   Result<std::size_t> end_idle_connections(std::uint32_t backend) override {
+    if (backend >= maps_.backends().size()) {
+      return make_error(Code::kInvalidArgument, "no backend " + std::to_string(backend));
+    }
     if (maps_.meta().request_clock == WEIR_CLOCK_NONE) {
       return make_error(Code::kUnsupported, "without a request clock no connection is known idle");
     }
@@ -259,12 +202,15 @@ weir_meta describe_agent(weir_request_clock clock, const Cgroup& cgroup) {
 Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Options& options,
                                              weir_request_clock clock, const Cgroup& cgroup,
                                              bool adopted) {
-  auto pinned = pinned_capacity(pins);
-  if (!pinned) return std::move(pinned).error();
-  auto skeleton =
-      load(pins, clock, pinned->value_or(capacity_for(backends_needed(options.services))));
+  auto skeleton = open_programs(clock);
   if (!skeleton) return std::move(skeleton).error();
-  auto maps = open_pinned_maps(pins.path(), true);
+  bpf_object* const object = (*skeleton)->obj;
+  auto upgrade = Upgrade::prepare(object, pins, backends_needed(options.services));
+  if (!upgrade) return std::move(upgrade).error();
+  if (const int error = weir_bpf__load(skeleton->get()); error != 0) {
+    return os_error(-error, "the kernel refused the programs (log level debug shows why)");
+  }
+  auto maps = upgrade->open_maps();
   if (!maps) return std::move(maps).error();
 
   Tables tables(maps->tables());
@@ -280,13 +226,16 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
   maps->knobs().open_ms = static_cast<std::uint32_t>(options.breaker.open.count());
   maps->knobs().max_open_ms = static_cast<std::uint32_t>(options.breaker.max_open.count());
 
-  auto sweeps = SocketSweeps::open((*skeleton)->obj, cgroup.path);
+  auto sweeps = SocketSweeps::open(object, cgroup.path);
   if (!sweeps) return std::move(sweeps).error();
 
   // Last: a program never runs before its tables are there.
+  if (Status begun = upgrade->begin(*maps, tables); !begun) return std::move(begun).error();
   const AttachTarget target{cgroup.fd.get(), cgroup.id};
-  Status attached = attach_hooks((*skeleton)->obj, pins, target, clock);
-  if (!attached) return std::move(attached).error();
+  auto replaced = attach_hooks(object, pins, target, clock);
+  if (!replaced) return std::move(replaced).error();
+  if (Status done = upgrade->finish(*maps, *replaced); !done) return std::move(done).error();
+  if (Status done = pins.remove_former(); !done) return std::move(done).error();
   return std::unique_ptr<DataPlane>(
       std::make_unique<KernelDataPlane>(std::move(pins), std::move(*maps), std::move(tables),
                                         std::move(*sweeps), describe_kernel(clock), adopted));
@@ -307,10 +256,10 @@ Result<std::unique_ptr<DataPlane>> DataPlane::attach(const Options& options) {
   auto pins = PinDir::prepare(options.pin_root, options.wait_for_lock);
   if (!pins) return std::move(pins).error();
 
-  const bool adopted = !pins->link_names().empty();
+  const bool adopted = !pins->link_paths().empty();
   auto plane = attach_at(*pins, options, *clock, *cgroup, adopted);
   // What an earlier agent left goes on steering; what this attempt made is taken away again.
-  if (!plane && !adopted) (void)pins->remove();
+  if (!plane && (!adopted || pins->is_empty())) (void)pins->remove();
   return plane;
 }
 
