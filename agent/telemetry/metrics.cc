@@ -46,6 +46,15 @@ void render_http(PrometheusText& out, const HttpReading& http) {
   }
   out.family(kCatalogue[kHttpSlowReaders]);
   out.sample({}, http.slow_readers_cut);
+  const auto each = [&](Metric metric, std::uint64_t ListenerThreadReading::*field) {
+    out.family(kCatalogue[metric]);
+    for (std::size_t i = 0; i < http.listeners.size(); ++i) {
+      out.sample({{"thread", std::to_string(i)}}, http.listeners[i].*field);
+    }
+  };
+  each(kListenerConnections, &ListenerThreadReading::connections);
+  each(kListenerDepth, &ListenerThreadReading::depth);
+  each(kListenerTakenOver, &ListenerThreadReading::taken_over);
 }
 
 void render_models(PrometheusText& out, const std::vector<ModelInfo>& models) {

@@ -105,6 +105,14 @@ TEST_F(MetricsTest, HttpHistogramIsCumulativeAndInSeconds) {
   EXPECT_EQ(value(name + "_sum{path=\"/infer\"}"), 1.5);
 }
 
+TEST_F(MetricsTest, EveryListenerHasItsRow) {
+  input.http.listeners = {{3, 2, 1}, {5, 0, 4}};
+  EXPECT_EQ(value("weir_listener_connections{thread=\"0\"}"), 3);
+  EXPECT_EQ(value("weir_listener_connections{thread=\"1\"}"), 5);
+  EXPECT_EQ(value("weir_listener_depth{thread=\"0\"}"), 2);
+  EXPECT_EQ(value("weir_listener_taken_over_total{thread=\"1\"}"), 4);
+}
+
 TEST_F(MetricsTest, LabelsAreEscaped) {
   const std::string model = R"({model="a\"b\\c\nd")";
   EXPECT_EQ(value("weir_model_load_ratio" + model + "}"), 0.5);
