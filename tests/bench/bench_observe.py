@@ -3,18 +3,18 @@
 """How right the kernel's time to first byte is: against the client's own clock, request by request.
 
 Client and backend are in two network namespaces joined by a veth pair. In each case the client
-(weir-ttfb-client) makes 10,000 requests on connections that it keeps alive, and writes down for each
-the time from the end of its send() to the return of the recv() with the first byte. The kernel writes
-a record per request (`weir events --requests`). Both are matched by socket cookie and number of the
-request, never by order or by distribution.
+(weir-ttfb-client) makes 10,000 requests on connections that it keeps alive, and writes down for
+each the time from the end of its send() to the return of the recv() with the first byte. The kernel
+writes a record per request (`weir events --requests`). Both are matched by socket cookie and number
+of the request, never by order or by distribution.
 
   1ms, 5ms, 20ms   the backend answers after that delay
   stream           the first part of the response after 5 ms, then seven more, one each 2 ms
   loss             5 ms, and 3 % of the packets lost each way
 
 The connections of a case are as many as give some 1500 requests/s: what is compared is two clocks,
-not two clocks on a saturated machine. Requests are counted apart from the records, by the counter of
-the backend. Both request clocks are measured, first the one that this kernel gets by default.
+not two clocks on a saturated machine. Requests are counted apart from the records, by the counter
+of the backend. Both request clocks are measured, first the one that this kernel gets by default.
 
 error_p50_us, error_p99_us: quantiles of |error| in the worst case of the default clock.
 missed_requests: requests that the counters do not show (or show too often), all of its cases.
