@@ -24,7 +24,8 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402  (found through the lines above)
 import node  # noqa: E402
 
-# Relative weights before latency and load: the agent's own model and two stand-ins for model
+# The policy is composite, whose weights one can watch move: the default, prequal, compares load and
+# latency at each connect instead. Relative weights before latency and load: the agent's own model and two stand-ins for model
 # servers, one of which will become slow.
 LOCAL, STEADY, FADING = "this agent", "steady", "fading"
 WEIGHTS = {LOCAL: 2, STEADY: 4, FADING: 4}
@@ -65,7 +66,7 @@ class Demo:
         backends = [({"local": True}, WEIGHTS[LOCAL])]
         backends += [(server, WEIGHTS[name]) for name, server in self.servers.items()]
         self.agent = stack.enter_context(node.Agent(
-            self.cgroup, [node.service(*backends)], [node.model()],
+            self.cgroup, [node.service(*backends, policy="composite")], [node.model()],
             control={"tick_ms": 1000, "latency_tau_ms": 3000}))
         self.links = [link["link_id"] for link in self.agent.status()["links"]]
 
@@ -91,7 +92,7 @@ class Demo:
                   f"{connects[name]:>10}")
             check(abs(measured - published) < SHARE_TOLERANCE,
                   f"{name} got {measured:.3f} of the connections, published was {published:.3f}")
-        print("\n  published: the weight in the kernel's table, which the control loop moves with"
+        print("\n  published: the weight in the kernel's table, which the policy composite moves with"
               "\n  latency and load. Nobody listens at the service address, which needs no route.")
         check(report["failed"] == 0, f"{report['failed']} connections failed: {report['errors']}")
         check(sum(connects.values()) == CONNECTIONS, "the maps did not count every connection")

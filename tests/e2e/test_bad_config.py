@@ -26,7 +26,7 @@ CASES = {
     "unknown clock": ("kernel:\n  request_clock: sundial\n", 2, ["request_clock", "sundial"]),
     "weight over its limit": (SERVICES + "        weight: 1001\n", 6, ["weight", "1000", "1001"]),
     "no backends": (SERVICES.split("    backends")[0] + "    backends: []\n", 4,
-                    ["backends", "1..64"]),
+                    ["backends", "1..16384"]),
     "name with capitals": (SERVICES.replace("chat", "Chat"), 2, ["name", "Chat"]),
     "two services of one name": (SERVICES + SERVICES.split("\n", 1)[1].replace("8000", "8001"), 6,
                                  ["name", "chat"]),
@@ -92,7 +92,7 @@ class BadConfig(unittest.TestCase):
             self.assertIn(arguments[-1] if program == "weir" else "--cofnig", result.stderr)
 
     def test_what_is_required_is_named(self):
-        for program, word in (("weir-agent", "--config"), ("weir", "status, backends or detach")):
+        for program, word in (("weir-agent", "--config"), ("weir", "status, backends, events, explain or detach")):
             result = subprocess.run([BIN / program], capture_output=True, text=True, timeout=10)
             self.assertEqual(result.returncode, 2, result)
             self.assertIn(word, result.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New connections follow the configured weights, and the maps count each of them."""
+"""By weight alone, new connections follow the configured weights; the maps count each of them."""
 from harness import SERVICE, Cgroup, KernelTest
 from node import STILL, Agent, DelayServer, service, wait_idle
 
@@ -14,7 +14,8 @@ class Shares(KernelTest):
         weights = {"a": 6, "b": 3, "c": 1}
         servers = {name: self.enterContext(DelayServer(name)) for name in weights}
         agent = self.enterContext(Agent(
-            cgroup, [service(*((servers[n], w) for n, w in weights.items()))], control=STILL))
+            cgroup, [service(*((servers[n], w) for n, w in weights.items()),
+                             policy="weighted_random")], control=STILL))
 
         report = cgroup.report("count", CONNECTIONS)
         self.assertEqual((report["ok"], report["failed"]), (CONNECTIONS, 0), report)
