@@ -4,8 +4,8 @@
 #include <bpf/libbpf.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <memory>
 
 namespace weir::kernel {
@@ -16,39 +16,77 @@ struct DestroyLink {
 };
 using Link = std::unique_ptr<bpf_link, DestroyLink>;
 
-/// A pinned link that still sits on `target`; tracing links sit on no cgroup and never do.
-bool is_on(const bpf_link* link, const Hook& hook, const AttachTarget& target) {
+/// A link that an earlier agent has pinned.
+struct PinnedLink {
+  std::string path;
+  Link link;
   bpf_link_info info{};
-  std::uint32_t bytes = sizeof(info);
-  if (bpf_obj_get_info_by_fd(bpf_link__fd(link), &info, &bytes) != 0) return false;
-  return info.type == BPF_LINK_TYPE_CGROUP && info.cgroup.cgroup_id == target.cgroup_id &&
-         info.cgroup.attach_type == static_cast<std::uint32_t>(hook.attach_type);
+  bool taken = false;  ///< has a program of this agent, or made room for another link
+
+  [[nodiscard]] bool is_of(const Hook& hook) const {
+    return info.type == BPF_LINK_TYPE_CGROUP &&
+           info.cgroup.attach_type == static_cast<std::uint32_t>(hook.attach_type);
+  }
+  [[nodiscard]] bool is_tracing() const {
+    return info.type == BPF_LINK_TYPE_RAW_TRACEPOINT || info.type == BPF_LINK_TYPE_TRACING;
+  }
+};
+
+Result<std::vector<PinnedLink>> open_links(const PinDir& pins) {
+  std::vector<PinnedLink> links;
+  for (const std::string& path : pins.link_paths()) {
+    PinnedLink pinned{path, Link(bpf_link__open(path.c_str())), {}, false};
+    std::uint32_t bytes = sizeof(pinned.info);
+    if (!pinned.link ||
+        bpf_obj_get_info_by_fd(bpf_link__fd(pinned.link.get()), &pinned.info, &bytes) != 0) {
+      return os_error(errno, "cannot open " + path);
+    }
+    links.push_back(std::move(pinned));
+  }
+  return links;
+}
+
+Status remove_pin(const PinnedLink& pinned) {
+  if (unlink(pinned.path.c_str()) == 0) return {};
+  return os_error(errno, "cannot remove " + pinned.path);
+}
+
+/// In place: no connect() meets a moment without a program.
+Status replace_program(PinnedLink& pinned, bpf_program* program, const std::string& path) {
+  const int error = bpf_link__update_program(pinned.link.get(), program);
+  if (error != 0) return os_error(-error, "cannot replace the program of " + pinned.path);
+  pinned.taken = true;
+  if (pinned.path == path) return {};
+  if (rename(pinned.path.c_str(), path.c_str()) != 0) {
+    return os_error(errno, "cannot move " + pinned.path + " to " + path);
+  }
+  return {};
 }
 
 Status attach_one(bpf_object* object, const Hook& hook, const PinDir& pins,
-                  const AttachTarget& target) {
-  const std::string name = hook.program;
-  const std::string path = pins.link_path(name);
+                  const AttachTarget& target, std::vector<PinnedLink>& pinned) {
+  const std::string path = pins.link_path(hook.program);
   bpf_program* const program = bpf_object__find_program_by_name(object, hook.program);
-  if (program == nullptr) return make_error(Code::kInternal, "no program " + name);
-
-  const Link pinned(bpf_link__open(path.c_str()));
-  if (!pinned && errno != ENOENT) return os_error(errno, "cannot open " + path);
-  if (pinned && is_on(pinned.get(), hook, target)) {
-    const int error = bpf_link__update_program(pinned.get(), program);
-    if (error != 0) return os_error(-error, "cannot replace the program of " + path);
-    return {};
+  if (program == nullptr) {
+    return make_error(Code::kInternal, std::string("no program ") + hook.program);
   }
-
+  for (PinnedLink& old : pinned) {
+    if (old.taken || !old.is_of(hook)) continue;
+    if (old.info.cgroup.cgroup_id == target.cgroup_id) return replace_program(old, program, path);
+    // On another cgroup: off before the new one is on, or a connect() would be steered twice.
+    (void)bpf_link__detach(old.link.get());
+  }
+  // The link of a tracepoint cannot be updated or detached; for it, the new one first: what one
+  // program counts for a socket, the other finds counted.
   const bool tracing = hook.attach_type == BPF_TRACE_RAW_TP;
-  // On another cgroup: off before the new one is on, or a connect() would be steered twice. A
-  // tracing link cannot be updated or detached; for it, the new one first: what one program counts
-  // for a socket, the other finds counted.
-  if (pinned && !tracing) (void)bpf_link__detach(pinned.get());
   const Link link(tracing ? bpf_program__attach_trace(program)
                           : bpf_program__attach_cgroup(program, target.cgroup_fd));
-  if (!link) return os_error(errno, "cannot attach " + name);
-  if (pinned && unlink(path.c_str()) != 0) return os_error(errno, "cannot remove " + path);
+  if (!link) return os_error(errno, std::string("cannot attach ") + hook.program);
+  for (PinnedLink& old : pinned) {
+    if (old.path != path) continue;
+    if (Status done = remove_pin(old); !done) return done;
+    old.taken = true;
+  }
   const int error = bpf_link__pin(link.get(), path.c_str());
   if (error != 0) return os_error(-error, "cannot pin " + path);
   return {};
@@ -60,21 +98,24 @@ bool wanted(const Hook& hook, weir_request_clock clock) {
   return !hook.clock || *hook.clock == clock;
 }
 
-Status attach_hooks(bpf_object* object, const PinDir& pins, const AttachTarget& target,
-                    weir_request_clock clock) {
+Result<std::vector<std::uint32_t>> attach_hooks(bpf_object* object, const PinDir& pins,
+                                                const AttachTarget& target,
+                                                weir_request_clock clock) {
+  auto pinned = open_links(pins);
+  if (!pinned) return std::move(pinned).error();
   for (const Hook& hook : kHooks) {
     if (!wanted(hook, clock)) continue;
-    if (Status done = attach_one(object, hook, pins, target); !done) return done;
-  }
-  for (const std::string& name : pins.link_names()) {
-    const bool keep = std::any_of(kHooks.begin(), kHooks.end(), [&](const Hook& hook) {
-      return name == hook.program && wanted(hook, clock);
-    });
-    if (!keep && unlink(pins.link_path(name).c_str()) != 0) {
-      return os_error(errno, "cannot remove " + pins.link_path(name));
+    if (Status done = attach_one(object, hook, pins, target, *pinned); !done) {
+      return std::move(done).error();
     }
   }
-  return {};
+  std::vector<std::uint32_t> tracing_programs;
+  for (const PinnedLink& old : *pinned) {
+    if (old.is_tracing()) tracing_programs.push_back(old.info.prog_id);
+    if (old.taken) continue;
+    if (Status done = remove_pin(old); !done) return std::move(done).error();
+  }
+  return tracing_programs;
 }
 
 }  // namespace weir::kernel

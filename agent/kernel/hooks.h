@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "agent/base/result.h"
 #include "agent/kernel/pin_dir.h"
@@ -53,9 +54,11 @@ struct AttachTarget {
 };
 
 /// Attaches the programs of a loaded object and pins the links. A link already pinned on the same
-/// cgroup gets the new program in place of its old one, with no connect() in between unsteered;
-/// one elsewhere, or of a program that is not wanted, is removed.
-Status attach_hooks(bpf_object* object, const PinDir& pins, const AttachTarget& target,
-                    weir_request_clock clock);
+/// cgroup, by this version or an older one, gets the new program in place of its old one, with no
+/// connect() in between unsteered; one elsewhere, or of a program that is not wanted, is removed.
+/// Returns the ids of the programs that were attached to tracepoints before.
+Result<std::vector<std::uint32_t>> attach_hooks(bpf_object* object, const PinDir& pins,
+                                                const AttachTarget& target,
+                                                weir_request_clock clock);
 
 }  // namespace weir::kernel

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -66,6 +67,11 @@ bool is_version(const std::string& name) {
          std::all_of(name.begin() + 1, name.end(), [](unsigned char c) { return std::isdigit(c); });
 }
 
+/// Of a version directory.
+unsigned long version_of(const std::string& path) {
+  return std::strtoul(path.c_str() + path.rfind('/') + 2, nullptr, 10);
+}
+
 Error locked_by_another(const std::string& directory) {
   std::string who = "another weir-agent";
   if (auto meta = read_pinned_meta(directory)) {
@@ -101,9 +107,8 @@ Result<std::size_t> remove_locked(const std::string& pin_root, const std::string
     }
     ++links;
   }
-  fs::remove_all(version_dir + "/listen", error);
   for (const std::string& name : entries(version_dir)) {
-    fs::remove(version_dir + "/" + name, error);
+    fs::remove_all(version_dir + "/" + name, error);
     if (error) return os_error(error.value(), "cannot remove " + version_dir + "/" + name);
   }
   fs::remove(version_dir, error);
@@ -138,19 +143,58 @@ Result<PinDir> PinDir::prepare(const std::string& pin_root, std::chrono::millise
   dir.pin_root_ = pin_root;
   dir.path_ = version_path(pin_root);
   for (const std::string& other : pinned_versions(pin_root)) {
-    if (other == dir.path_) continue;
-    return make_error(Code::kUnsupported, other + " was left by an agent of another ABI version (" +
-                                              "this one is " + std::to_string(WEIR_ABI_VERSION) +
-                                              "): run `weir detach` first");
+    if (version_of(other) <= WEIR_ABI_VERSION) continue;
+    return make_error(Code::kUnsupported,
+                      other + " was left by a newer agent (ABI version of this one: " +
+                          std::to_string(WEIR_ABI_VERSION) +
+                          "): what its maps mean is not known here; run `weir detach` first");
   }
   if (Status made = make_dirs(dir.path_ + "/links"); !made) return std::move(made).error();
   auto locked = lock(dir.path_, wait);
   if (!locked) return std::move(locked).error();
   dir.lock_ = std::move(*locked);
+  for (const std::string& other : pinned_versions(pin_root)) {
+    if (other == dir.path_) continue;
+    auto former = lock(other, wait);
+    if (!former) return std::move(former).error();
+    dir.former_.push_back({other, std::move(*former)});
+  }
+  std::sort(dir.former_.begin(), dir.former_.end(), [](const Former& a, const Former& b) {
+    return version_of(a.path) > version_of(b.path);
+  });
   return dir;
 }
 
-std::vector<std::string> PinDir::link_names() const { return entries(path_ + "/links"); }
+std::vector<std::string> PinDir::former_paths() const {
+  std::vector<std::string> paths;
+  for (const Former& former : former_) paths.push_back(former.path);
+  return paths;
+}
+
+bool PinDir::is_empty() const {
+  return entries(path_) == std::vector<std::string>{"links"} && entries(path_ + "/links").empty();
+}
+
+std::vector<std::string> PinDir::link_paths() const {
+  std::vector<std::string> directories = former_paths();
+  directories.insert(directories.begin(), path_);
+  std::vector<std::string> paths;
+  for (const std::string& directory : directories) {
+    for (const std::string& name : entries(directory + "/links")) {
+      paths.push_back(directory + "/links/" + name);
+    }
+  }
+  return paths;
+}
+
+Status PinDir::remove_former() {
+  while (!former_.empty()) {
+    auto removed = remove_locked(pin_root_, former_.back().path);
+    if (!removed) return std::move(removed).error();
+    former_.pop_back();
+  }
+  return {};
+}
 
 Result<std::size_t> PinDir::remove() { return remove_locked(pin_root_, path_); }
 

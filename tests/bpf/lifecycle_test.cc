@@ -144,7 +144,9 @@ TEST_F(Lifecycle, PinsOfADeadAgentCanBeReadAndDetached) {
     EXPECT_EQ(seen.meta.abi_version, weir_u32{WEIR_ABI_VERSION});
     EXPECT_EQ(seen.meta.agent_pid, static_cast<weir_u32>(getpid()));
   }
-  EXPECT_EQ(detach_pinned(sandbox_.pin_root()).value(), 8U);
+  const std::size_t links = pinned_links(sandbox_.pin_root()).value().size();
+  EXPECT_GE(links, 8U);
+  EXPECT_EQ(detach_pinned(sandbox_.pin_root()).value(), links);
   EXPECT_EQ(open_pinned(sandbox_.pin_root()).error().code, Code::kNotFound);
   EXPECT_EQ(detach_pinned(sandbox_.pin_root()).error().code, Code::kNotFound);
 }
