@@ -12,6 +12,7 @@
 
 #include "agent/kernel/fd.h"
 #include "agent/kernel/libbpf_log.h"
+#include "agent/kernel/listen_steering.h"
 #include "agent/kernel/probe.h"
 
 namespace weir::kernel {
@@ -128,6 +129,11 @@ Capabilities describe_kernel(std::optional<weir_request_clock> clock) {
                             "BTF tracepoints sock_send_length, sock_recv_length"));
   table.push_back(clock_row("request clock: skb", WEIR_CLOCK_SKB, used,
                             "cgroup_skb with a TCP sequence check"));
+  const bool migrates = has_listener_migration();
+  table.push_back({"listeners by depth", migrates ? Use::kUsed : Use::kFallback, false,
+                   migrates ? "queued connections move when a listener closes"
+                            : "without moving queued connections, which a handover then resets; "
+                              "that needs Linux 5.14"});
   table.push_back(lockdown_row());
   return table;
 }
