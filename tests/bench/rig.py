@@ -180,7 +180,10 @@ def spread(values):
     values = sorted(values)
     if not values:
         return None
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    if len(values) > 1:
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    else:
+        low = high = values[0]
     return {"median": statistics.median(values), "q1": low, "q3": high,
             "min": values[0], "max": values[-1]}
 
