@@ -10,57 +10,57 @@
 namespace weir::kernel {
 namespace {
 
-/// Recounts in one census at most. Each takes some 100 ns per socket.
-constexpr int kMaxRecounts = 4;
+/// Careful recounts in one census at most. Each waits four times some ten milliseconds.
+constexpr int kMaxCarefulRecounts = 2;
 
 template <typename T>
 T load(const T& field) {
   return __atomic_load_n(&field, __ATOMIC_ACQUIRE);
 }
 
-/// Everything that ever entered in_flight.
-std::uint64_t connections_of(const weir_be& backend) {
-  return load(backend.connects) + load(backend.direct) + load(backend.adopted);
-}
-
 }  // namespace
 
 Census::Census(const CensusMemory& memory)
-    : memory_(memory), rules_(memory.backends.size()), pool_rules_(memory.pools.size()) {}
+    : memory_(memory),
+      sights_(memory.backends.size()),
+      rules_(memory.backends.size()),
+      pool_rules_(memory.pools.size()) {}
 
-// Counters first before a recount and last after it: what enters in between is never missed.
-Census::Sight Census::see_before(const weir_be& backend) {
-  Sight sight;
-  sight.connections = connections_of(backend);
-  sight.requests = load(backend.requests);
-  sight.gauges = {load(backend.in_flight), load(backend.fresh), load(backend.waiting),
-                  load(backend.streaming)};
-  return sight;
+Census::Counters Census::counters_of(const weir_be& backend) {
+  return {load(backend.connects) + load(backend.direct) + load(backend.adopted),
+          load(backend.requests)};
 }
 
-Census::Sight Census::see_after(const weir_be& backend) {
-  Sight sight;
-  sight.gauges = {load(backend.in_flight), load(backend.fresh), load(backend.waiting),
-                  load(backend.streaming)};
-  sight.connections = connections_of(backend);
-  sight.requests = load(backend.requests);
-  return sight;
+Census::Gauges Census::gauges_of(const weir_be& backend) {
+  return {load(backend.in_flight), load(backend.fresh), load(backend.waiting),
+          load(backend.streaming)};
 }
 
-std::uint64_t Census::entered(Gauge gauge, const Sight& before, const Sight& after) {
-  const std::uint64_t connections = after.connections - before.connections;
-  const std::uint64_t requests = after.requests - before.requests;
+std::uint64_t Census::entered(Gauge gauge, const Sight& sight) {
+  const std::uint64_t connections =
+      sight.counters_after.connections - sight.counters_before.connections;
+  const std::uint64_t requests = sight.counters_after.requests - sight.counters_before.requests;
   if (gauge == kInFlight || gauge == kFresh) return connections;
   if (gauge == kStreaming) return requests;  // only a first response byte leads there
   // Nothing counts the requests that were sent; but each one is still waiting, or was answered, or
   // its connection is over.
-  const auto change = [&](Gauge of) {
-    return static_cast<std::int64_t>(after.gauges[of]) -
-           static_cast<std::int64_t>(before.gauges[of]);
+  const auto difference = [](std::uint64_t later, std::uint64_t earlier) {
+    return static_cast<std::int64_t>(later - earlier);
   };
-  const std::int64_t ended = static_cast<std::int64_t>(connections) - change(kInFlight);
-  const std::int64_t left = static_cast<std::int64_t>(requests) + std::max<std::int64_t>(ended, 0);
-  return static_cast<std::uint64_t>(std::max<std::int64_t>(left + change(kWaiting), 0));
+  const std::int64_t closed =
+      difference(sight.last_connections, sight.counters_before.connections) -
+      difference(sight.last_in_flight, sight.before[kInFlight]);
+  const std::int64_t left = static_cast<std::int64_t>(requests) + std::max<std::int64_t>(closed, 0);
+  return static_cast<std::uint64_t>(
+      std::max<std::int64_t>(left + difference(sight.after[kWaiting], sight.before[kWaiting]), 0));
+}
+
+template <typename Look>
+void Census::for_each_backend(Look look) {
+  for (std::size_t i = 0; i < sights_.size(); ++i) {
+    const weir_be& backend = memory_.backends[i];
+    if (load(backend.state) != WEIR_BE_FREE) look(backend, sights_[i]);
+  }
 }
 
 template <typename Work>
@@ -95,65 +95,84 @@ Status Census::run(Recounter& recounter, TimePoint now) {
     const std::uint64_t since_ns = load(memory_.backends[i].since_ns);
     if (rules_[i].since_ns != since_ns) rules_[i] = {since_ns, {}};
   }
-  for (int recounts = 0; recounts < kMaxRecounts; ++recounts) {
-    if (any_rule([](const DriftRule& rule) { return rule.suspects(); })) {
-      recounter.wait_for_programs();
-    }
-    if (Status done = recount_once(recounter); !done) return done;
-    if (!any_rule([](const DriftRule& rule) { return rule.wants_more(); })) break;
+  if (Status done = recount_once(recounter, Care::kQuick); !done) return done;
+  for (int recounts = 0; recounts < kMaxCarefulRecounts; ++recounts) {
+    if (!any_rule([](const DriftRule& rule) { return rule.suspects(); })) break;
+    if (Status done = recount_once(recounter, Care::kCareful); !done) return done;
   }
   conclude();
   return {};
 }
 
-Status Census::recount_once(Recounter& recounter) {
-  std::vector<Sight> before(memory_.backends.size());
+// Why each wait: a connection enters by stores to gauge, counter and socket, in this order, and
+// leaves by stores to socket and gauge. What is in the gauge before the recount is then either in
+// the socket when the recount comes by, or in the counter afterwards (1); what the recount found
+// gone has left the gauge afterwards (2); what is in the gauge afterwards is in the counter (3).
+// `waiting` has no counter of what enters, and is reckoned from what leaves: so again (4).
+Status Census::recount_once(Recounter& recounter, Care care) {
+  const auto wait = [&] {
+    if (care == Care::kCareful) recounter.wait_for_programs();
+  };
+  std::fill(memory_.counts.begin(), memory_.counts.end(), weir_census{});
   std::vector<PoolSight> pools_before(memory_.pools.size());
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    memory_.counts[i] = {};
-    if (load(memory_.backends[i].state) != WEIR_BE_FREE) {
-      before[i] = see_before(memory_.backends[i]);
-    }
-  }
   for (std::size_t i = 0; i < pools_before.size(); ++i) {
-    const weir_pool& pool = memory_.pools[i];
-    if (pool.in_use == 0) continue;
-    pools_before[i].openings = openings_of(pool);
-    pools_before[i].open = load(pool.open);
+    pools_before[i].openings = openings_of(memory_.pools[i]);
+    pools_before[i].open = load(memory_.pools[i].open);
   }
+  for_each_backend([](const weir_be& backend, Sight& sight) {
+    sight = {};
+    sight.counters_before = counters_of(backend);
+    sight.before = gauges_of(backend);
+  });
+  wait();  // (1)
   auto swept = recounter.recount();
   if (!swept) return std::move(swept).error();
   report_.sockets = swept->sockets;
-  for (std::uint32_t i = 0; i < before.size(); ++i) {
-    if (load(memory_.backends[i].state) != WEIR_BE_FREE) judge_backend(i, before[i]);
+  std::vector<std::uint32_t> open(memory_.pools.size());
+  for (std::size_t i = 0; i < open.size(); ++i) open[i] = count_open(memory_.pools[i]);
+  wait();  // (2)
+  std::vector<std::uint32_t> open_after(memory_.pools.size());
+  for (std::size_t i = 0; i < open_after.size(); ++i) open_after[i] = load(memory_.pools[i].open);
+  for_each_backend([](const weir_be& backend, Sight& sight) { sight.after = gauges_of(backend); });
+  wait();  // (3)
+  for_each_backend([](const weir_be& backend, Sight& sight) {
+    sight.last_in_flight = load(backend.in_flight);
+    sight.counters_after = counters_of(backend);
+  });
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    if (memory_.pools[i].in_use == 0) continue;
+    // Openings of half-open breakers are among them, and enter nothing: an upper limit.
+    const std::uint64_t entered = openings_of(memory_.pools[i]) - pools_before[i].openings;
+    tell(pool_rules_[i], care, {pools_before[i].open, open[i], open_after[i], entered});
   }
-  for (std::uint32_t i = 0; i < pools_before.size(); ++i) {
-    if (memory_.pools[i].in_use != 0) judge_pool(i, pools_before[i]);
-  }
+  wait();  // (4)
+  for_each_backend([&](const weir_be& backend, Sight& sight) {
+    const auto index = static_cast<std::size_t>(&backend - memory_.backends.data());
+    const weir_census& counts = memory_.counts[index];
+    const Gauges counted = {counts.in_flight, counts.fresh, counts.waiting, counts.streaming};
+    sight.last_connections = counters_of(backend).connections;
+    for (const Gauge gauge : {kInFlight, kFresh, kWaiting, kStreaming}) {
+      tell(rules_[index].gauges[gauge], care,
+           {sight.before[gauge], counted[gauge], sight.after[gauge], entered(gauge, sight)});
+    }
+  });
   return {};
 }
 
-void Census::judge_backend(std::uint32_t index, const Sight& before) {
-  const weir_census& counts = memory_.counts[index];
-  const std::array<std::uint32_t, kGauges> counted = {counts.in_flight, counts.fresh,
-                                                      counts.waiting, counts.streaming};
-  const Sight after = see_after(memory_.backends[index]);
-  for (const Gauge gauge : {kInFlight, kFresh, kWaiting, kStreaming}) {
-    rules_[index].gauges[gauge].add(bounds({before.gauges[gauge], counted[gauge],
-                                            after.gauges[gauge], entered(gauge, before, after)}));
+void Census::tell(DriftRule& rule, Care care, const GaugeRecount& recount) const {
+  if (care == Care::kQuick) {
+    rule.glance(bounds(recount));
+  } else {
+    rule.examine(bounds(recount));
   }
 }
 
-void Census::judge_pool(std::uint32_t index, const PoolSight& before) {
-  const weir_pool& pool = memory_.pools[index];
-  std::uint32_t counted = 0;
+std::uint32_t Census::count_open(const weir_pool& pool) const {
+  std::uint32_t open = 0;
   for_each_member(pool, [&](const weir_be& member) {
-    if (weir_breaker_state(load(member.breaker)) != WEIR_BREAKER_CLOSED) ++counted;
+    if (weir_breaker_state(load(member.breaker)) != WEIR_BREAKER_CLOSED) ++open;
   });
-  const std::uint32_t after = load(pool.open);
-  // Openings of half-open breakers are among them, and enter nothing: an upper limit.
-  const std::uint64_t entered = openings_of(pool) - before.openings;
-  pool_rules_[index].add(bounds({before.open, counted, after, entered}));
+  return open;
 }
 
 void Census::conclude() {

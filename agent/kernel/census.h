@@ -32,7 +32,7 @@ class Census {
  public:
   explicit Census(const CensusMemory& memory);
 
-  /// One census: settles, then recounts once, or a few times where that tells more. When it fails,
+  /// One census: settles, recounts, and looks closer where that shows a difference. When it fails,
   /// nothing was corrected.
   Status run(Recounter& recounter, TimePoint now);
 
@@ -42,11 +42,20 @@ class Census {
   /// The gauges of a backend that are recounted.
   enum Gauge : std::size_t { kInFlight, kFresh, kWaiting, kStreaming, kGauges };
 
-  /// One backend before or after a recount.
-  struct Sight {
-    std::array<std::uint32_t, kGauges> gauges{};
+  /// What enters and leaves the gauges of a backend is told by these.
+  struct Counters {
     std::uint64_t connections = 0;  ///< so far, of every kind
-    std::uint64_t requests = 0;
+    std::uint64_t requests = 0;     ///< answered, so far
+  };
+  using Gauges = std::array<std::uint32_t, kGauges>;
+  /// One backend around a recount, in the order in which it is looked at.
+  struct Sight {
+    Counters counters_before;
+    Gauges before{};
+    Gauges after{};
+    Counters counters_after;
+    std::uint32_t last_in_flight = 0;
+    std::uint64_t last_connections = 0;
   };
   struct PoolSight {
     std::uint32_t open = 0;
@@ -57,22 +66,26 @@ class Census {
     std::array<DriftRule, kGauges> gauges;
   };
 
-  static Sight see_before(const weir_be& backend);
-  static Sight see_after(const weir_be& backend);
-  static std::uint64_t entered(Gauge gauge, const Sight& before, const Sight& after);
+  static Counters counters_of(const weir_be& backend);
+  static Gauges gauges_of(const weir_be& backend);
+  static std::uint64_t entered(Gauge gauge, const Sight& sight);
+  template <typename Look>
+  void for_each_backend(Look look);
   template <typename Work>
   void for_each_member(const weir_pool& pool, Work work) const;
   [[nodiscard]] std::uint64_t openings_of(const weir_pool& pool) const;
 
-  Status recount_once(Recounter& recounter);
-  void judge_backend(std::uint32_t index, const Sight& before);
-  void judge_pool(std::uint32_t index, const PoolSight& before);
+  enum class Care { kQuick, kCareful };
+  Status recount_once(Recounter& recounter, Care care);
+  void tell(DriftRule& rule, Care care, const GaugeRecount& recount) const;
+  [[nodiscard]] std::uint32_t count_open(const weir_pool& pool) const;
   template <typename Question>
   [[nodiscard]] bool any_rule(Question question) const;
   void conclude();
   void correct(std::uint32_t& gauge, DriftRule& rule);
 
   CensusMemory memory_;
+  std::vector<Sight> sights_;  ///< of the recount under way
   std::vector<BackendRules> rules_;
   std::vector<DriftRule> pool_rules_;
   CensusReport report_;

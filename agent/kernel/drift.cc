@@ -3,24 +3,15 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <utility>
 
 namespace weir::kernel {
 namespace {
 
-/// Recounts of one census that have to show an error.
-constexpr std::uint32_t kRecountsToShow = 2;
-
 bool same_side(std::int64_t a, std::int64_t b) { return (a > 0 && b > 0) || (a < 0 && b < 0); }
-
-std::int64_t nearer_to_zero(std::int64_t a, std::int64_t b) {
-  return std::abs(a) < std::abs(b) ? a : b;
-}
 
 }  // namespace
 
 std::int64_t DriftBounds::certain() const {
-  // Crossed bounds: the gauge went wrong during the recount itself; wait for the next one.
   if (low > high) return 0;
   return low > 0 ? low : std::min<std::int64_t>(high, 0);
 }
@@ -32,33 +23,34 @@ DriftBounds bounds(const GaugeRecount& recount) {
           static_cast<std::int64_t>(recount.before) - counted + entered};
 }
 
-void DriftRule::add(const DriftBounds& recount) {
-  const std::int64_t certain = recount.certain();
-  if (certain == 0) {
-    (recount.decided() ? right_ : undecided_) = true;
-    return;
-  }
-  if (shown_ > 0 && !same_side(certain, least_)) right_ = true;
-  least_ = shown_ == 0 ? certain : nearer_to_zero(certain, least_);
-  ++shown_;
+void DriftRule::glance(const DriftBounds& seen) {
+  // Crossed bounds, too, are worth a closer look.
+  suspect_ = seen.certain() != 0 || seen.low > seen.high;
+  right_ = !suspect_ && seen.decided();
 }
 
-bool DriftRule::wants_more() const {
-  if (right_) return false;
-  return shown_ > 0 ? shown_ < kRecountsToShow : undecided_;
+void DriftRule::examine(const DriftBounds& proven) {
+  proven_ = examined_ ? DriftBounds{std::max(proven_.low, proven.low),
+                                    std::min(proven_.high, proven.high)}
+                      : proven;
+  examined_ = true;
+  right_ = right_ || (proven_.decided() && proven_.certain() == 0);
+}
+
+bool DriftRule::suspects() const {
+  return suspect_ && !right_ && !(examined_ && proven_.certain() != 0);
 }
 
 std::int64_t DriftRule::conclude() {
-  const bool shown = shown_ >= kRecountsToShow && !right_;
-  drift_ = shown ? least_ : 0;
-  least_ = 0;
-  shown_ = 0;
-  right_ = undecided_ = false;
+  drift_ = examined_ && !right_ ? proven_.certain() : 0;
+  if (right_) standing_ = 0;
+  suspect_ = right_ = examined_ = false;
+  if (drift_ == 0) return 0;
   if (!same_side(drift_, standing_)) {
     standing_ = drift_;
     return 0;
   }
-  const std::int64_t wrong = nearer_to_zero(drift_, standing_);
+  const std::int64_t wrong = std::abs(drift_) < std::abs(standing_) ? drift_ : standing_;
   standing_ = drift_ - wrong;
   return -wrong;
 }

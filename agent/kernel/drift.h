@@ -10,11 +10,13 @@
 //   after - counted - entered   (what is there at the end and did not enter meanwhile was counted)
 //   before - counted + entered  (what was counted was there at the beginning, or entered)
 //
-// A program that is just between the two stores of one change (gauge and socket), which takes some
-// nanoseconds, can make a recount wrong by one. So an error counts only when it shows in two
-// recounts of one census, with all programs that ran in the first one ended before the second; and
-// is corrected only when it shows in two successive censuses, by the least that was seen. A false
-// correction takes four such coincidences in a row, and none of the other recounts seeing more.
+// That holds as long as no program is in the middle of its stores (gauge, counter, socket) when one
+// of the three is read. A quick recount hopes so, and is taken as a hint only. A careful one waits
+// between its steps until the programs that run have ended (census.cc): its bounds are proven, at
+// the price of a longer time in which something may enter. Of a backend that is never quiet, the
+// error that stays is therefore at most what enters in some 40 ms.
+//
+// An error is corrected when two censuses have proven it, by the least that both have.
 //
 // Thread-safety: values; a DriftRule belongs to one thread.
 #pragma once
@@ -36,9 +38,10 @@ struct DriftBounds {
   std::int64_t low = 0;
   std::int64_t high = 0;
 
-  /// The error that is certain: nearest to 0 within the bounds.
+  /// The error that is certain: nearest to 0 within the bounds. None when they cross: the gauge
+  /// went wrong during the recount itself.
   [[nodiscard]] std::int64_t certain() const;
-  /// Whether another recount could tell more.
+  /// Whether they leave no room for anything else.
   [[nodiscard]] bool decided() const { return low == high; }
 };
 
@@ -46,26 +49,25 @@ struct DriftBounds {
 
 class DriftRule {
  public:
-  /// One recount of the census that is under way.
-  void add(const DriftBounds& recount);
-  /// Whether another recount in this census is worth its time.
-  [[nodiscard]] bool wants_more() const;
-  /// Whether a recount of this census showed an error: the next one is to wait for the programs
-  /// that run now.
-  [[nodiscard]] bool suspects() const { return shown_ > 0; }
+  /// A quick recount of this census.
+  void glance(const DriftBounds& seen);
+  /// A careful one.
+  void examine(const DriftBounds& proven);
+  /// Whether a careful recount would tell more.
+  [[nodiscard]] bool suspects() const;
   /// Ends the census. Returns what is to be added to the gauge, usually 0.
   [[nodiscard]] std::int64_t conclude();
-  /// The error that the last census was certain of, before it was corrected.
+  /// The error that the last census has proven, before it was corrected.
   [[nodiscard]] std::int64_t drift() const { return drift_; }
 
  private:
   // This census.
-  std::int64_t least_ = 0;   ///< least certain error so far
-  std::uint32_t shown_ = 0;  ///< recounts that were certain of one
-  bool right_ = false;       ///< some recount showed the gauge to be right, or errors both ways
-  bool undecided_ = false;   ///< some recount told nothing
-  // The census before.
-  std::int64_t standing_ = 0;  ///< its error, less what was corrected
+  bool suspect_ = false;
+  bool right_ = false;
+  bool examined_ = false;
+  DriftBounds proven_;
+  // Those before.
+  std::int64_t standing_ = 0;  ///< proven once, and not corrected
   std::int64_t drift_ = 0;
 };
 

@@ -150,8 +150,12 @@ class World final : public Recounter {
   void keep_about(std::size_t sockets) { target_ = sockets; }
 
   void step() {
-    Program& program = running_[random_() % running_.size()];
-    if (program.empty()) program = begin();
+    const std::size_t cpu = random_() % running_.size();
+    Program& program = running_[cpu];
+    if (program.empty()) {
+      program = begin();
+      ++begun_[cpu];
+    }
     if (program.empty()) return;
     program.front()();
     program.erase(program.begin());
@@ -180,7 +184,17 @@ class World final : public Recounter {
     }
     return SweepResult{seen, 0, 0, 0, 0};
   }
-  void wait_for_programs() override { finish(); }
+  void wait_for_programs() override {
+    // Others begin meanwhile, and are in the middle of something when these have ended.
+    const std::vector<int> at_first = begun_;
+    const auto all_ended = [&] {
+      for (std::size_t cpu = 0; cpu < running_.size(); ++cpu) {
+        if (begun_[cpu] == at_first[cpu] && !running_[cpu].empty()) return false;
+      }
+      return true;
+    };
+    while (!all_ended()) step();
+  }
 
  private:
   struct Socket {
@@ -253,7 +267,8 @@ class World final : public Recounter {
 
   std::mt19937 random_;
   std::uniform_real_distribution<double> unit_{0, 1};
-  std::vector<Program> running_;
+  std::vector<Program> running_;                                ///< by CPU
+  std::vector<int> begun_ = std::vector<int>(running_.size());  ///< by CPU
   const double steps_per_socket_;
   std::size_t target_ = 40;
   std::list<Socket> sockets_;
