@@ -4,36 +4,32 @@
 #include <cmath>
 
 namespace weir::balance {
-namespace {
-
-using Milliseconds = std::chrono::duration<double, std::milli>;
 
 /// The mean of the first bytes and of the failures with their penalty; unset without either.
-std::optional<double> mean_ms(const kernel::Histogram& ttfb, std::uint64_t failures) {
-  const auto samples = static_cast<double>(ttfb.count() + failures);
+std::optional<double> LatencyAverage::mean_ms(const Totals& totals) {
+  using Milliseconds = std::chrono::duration<double, std::milli>;
+  const auto samples = static_cast<double>(totals.samples + totals.failures);
   if (samples == 0) return std::nullopt;
-  const Milliseconds sum =
-      Milliseconds(ttfb.sum()) + Milliseconds(kFailurePenalty) * static_cast<double>(failures);
+  const Milliseconds sum = Milliseconds(totals.sum) +
+                           Milliseconds(kFailurePenalty) * static_cast<double>(totals.failures);
   return sum.count() / samples;
 }
 
-}  // namespace
-
 void LatencyAverage::update(const kernel::Histogram& ttfb, std::uint64_t connect_failures,
                             TimePoint now) {
+  const Totals totals{ttfb.count(), ttfb.sum(), connect_failures};
   // Fewer than before: the record was taken into use anew, everything in it is new.
   const bool restarted =
-      last_ && (ttfb.count() < last_->count() || connect_failures < last_failures_);
-  std::optional<double> sample_ms;
+      last_ && (totals.samples < last_->samples || totals.failures < last_->failures);
+  Totals added = totals;
   if (!last_) {
-    sample_ms = mean_ms(ttfb, 0);
-  } else if (restarted) {
-    sample_ms = mean_ms(ttfb, connect_failures);
-  } else {
-    sample_ms = mean_ms(ttfb.since(*last_), connect_failures - last_failures_);
+    added.failures = 0;
+  } else if (!restarted) {
+    added = {totals.samples - last_->samples, totals.sum - last_->sum,
+             totals.failures - last_->failures};
   }
-  last_ = ttfb;
-  last_failures_ = connect_failures;
+  last_ = totals;
+  const auto sample_ms = mean_ms(added);
   if (!sample_ms) return;
   if (!ms_ || restarted) {
     ms_ = sample_ms;

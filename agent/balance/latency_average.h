@@ -36,8 +36,15 @@ class LatencyAverage {
 
  private:
   const Duration tau_;
-  std::optional<kernel::Histogram> last_;
-  std::uint64_t last_failures_ = 0;
+  /// What was counted at one reading: all that an average needs of a histogram.
+  struct Totals {
+    std::uint64_t samples = 0;
+    std::chrono::nanoseconds sum{};
+    std::uint64_t failures = 0;
+  };
+  [[nodiscard]] static std::optional<double> mean_ms(const Totals& totals);
+
+  std::optional<Totals> last_;
   std::optional<double> ms_;
   TimePoint last_samples_{};
 };

@@ -162,6 +162,7 @@ class BackendMetrics {
 
   void durations(Metric metric, weir_hist_kind kind) {
     each(metric, [&](const BackendReading& backend, const std::string& address) {
+      if (backend.histogram(kind).count() == 0) return;  // a hundred lines for every backend else
       render_histogram(out_, {{"service", backend.service}, {"backend", address}},
                        backend.histogram(kind));
     });

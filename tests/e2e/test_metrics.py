@@ -12,7 +12,8 @@ class Metrics(KernelTest):
         cgroup = self.enterContext(Cgroup())
         server = self.enterContext(DelayServer("a", 1000))
         agent = self.enterContext(
-            Agent(cgroup, [service(server, LOCAL)], [model()], control=QUICK))
+            Agent(cgroup, [service(server, LOCAL, policy="round_robin")], [model()],
+                  control=QUICK))
         wait_ready(agent)
         self.assertEqual(cgroup.report("count", 40)["ok"], 40)
         wait_idle(agent)

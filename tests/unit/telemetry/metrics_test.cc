@@ -204,6 +204,12 @@ TEST_F(MetricsTest, EveryHistogramOfABackendIsItsOwn) {
   }
 }
 
+TEST_F(MetricsTest, HistogramsWithoutASampleAreNotShown) {
+  const std::string text = render_metrics(input);
+  EXPECT_NE(text.find("# TYPE weir_backend_rtt_seconds histogram\n"), std::string::npos);
+  EXPECT_EQ(text.find("weir_backend_rtt_seconds_"), std::string::npos);
+}
+
 TEST_F(MetricsTest, KernelHistogramHasOneBucketPerOctave) {
   const std::string name = "weir_backend_time_to_first_byte_seconds";
   const std::string prefix = name + "_bucket{service=\"llm\",backend=\"[::1]:9000\",le=\"";
