@@ -41,7 +41,12 @@ Status Agent::find_running() {
                       "--takeover needs kernel.enabled: two agents meet in the pinned maps");
   }
   const std::string& pin_root = config_.kernel().pin_root();
-  if (!kernel::agent_is_alive(pin_root)) {
+  for (const std::string& version : kernel::pinned_versions(pin_root)) {
+    if (version == kernel::version_path(pin_root) || !kernel::agent_is_alive(version)) continue;
+    return make_error(Code::kUnsupported, "the agent that runs has another ABI version (" +
+                                              version + "): stop it, then start this one");
+  }
+  if (!kernel::agent_is_alive(kernel::version_path(pin_root))) {
     spdlog::info("no agent to take over from, starting as usual pin_root={}", pin_root);
     return {};
   }
@@ -143,7 +148,9 @@ bool Agent::hand_over_if_asked() {
 bool Agent::await_successor(std::uint32_t ticket) {
   const TimePoint deadline = clock_.now() + kSuccessorAttaches;
   while (clock_.now() < deadline && listeners_->has_listener_of(ticket)) {
-    if (mailbox_->agent_start_ns() != start_ns_ && mailbox_->agent_steers()) return true;
+    // What is pinned now: the successor may have put larger maps in the place of ours.
+    auto pinned = kernel::TakeoverMailbox::open(config_.kernel().pin_root());
+    if (pinned && pinned->agent_start_ns() != start_ns_ && pinned->agent_steers()) return true;
     std::this_thread::sleep_for(kPoll);
   }
   return false;

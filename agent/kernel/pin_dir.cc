@@ -132,8 +132,8 @@ std::vector<std::string> pinned_versions(const std::string& pin_root) {
   return paths;
 }
 
-bool agent_is_alive(const std::string& pin_root) {
-  const Fd fd(open(version_path(pin_root).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+bool agent_is_alive(const std::string& version_dir) {
+  const Fd fd(open(version_dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   return fd.valid() && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 

@@ -63,14 +63,14 @@ class PinDir {
   std::vector<Former> former_;
 };
 
-/// Whether an agent of this ABI version holds the lock.
-[[nodiscard]] bool agent_is_alive(const std::string& pin_root);
-
 /// "<pin_root>/v<ABI>" of this build.
 [[nodiscard]] std::string version_path(const std::string& pin_root);
 
 /// The version directories below `pin_root` that hold pins, sorted.
 [[nodiscard]] std::vector<std::string> pinned_versions(const std::string& pin_root);
+
+/// Whether an agent holds the lock of that directory.
+[[nodiscard]] bool agent_is_alive(const std::string& version_dir);
 
 /// The same removal without owning the directory. kAlreadyExists while an agent is alive on it.
 Result<std::size_t> remove_pins(const std::string& pin_root, const std::string& version_dir);

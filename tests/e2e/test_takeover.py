@@ -222,6 +222,26 @@ class Takeover(KernelTest):
         self.assertEqual(old.wait(20), 0, old.output())
         agent.process = new
 
+    def test_successor_with_more_backends_takes_over_as_quickly(self):
+        agent = self.agent()
+        report = self.cgroup.report("count", 50)
+        wide = [{"name": f"wide-{n}", "address": f"127.111.1.{n}:80",
+                 "backends": [{"address": f"127.111.2.{n}:{port}"} for port in range(1, 65)]}
+                for n in range(1, 6)]
+        agent.configure(services=[service(self.server, LOCAL), *wide])
+        steered = self.enterContext(self.cgroup.traffic("load", 3))
+        wait_until(lambda: agent.total("connects") > report["ok"] + 50, "traffic runs")
+        old = agent.process
+        self.take_over(agent)  # into larger maps
+        self.assertNotIn("steering on", old.output())
+        connects = agent.total("connects")
+        wait_until(lambda: agent.total("connects") > connects + 100, "the successor steers")
+        steered.signal(signal.SIGTERM)
+        self.assertEqual(steered.wait(), 0)
+        self.assertEqual(last_json(steered)["errors"], {})
+        wait_idle(agent)
+        self.assertEqual(agent.total("connects"), report["ok"] + last_json(steered)["ok"])
+
     def test_takeover_of_nobody_is_an_ordinary_start(self):
         agent = self.agent()
         self.assertEqual(agent.stop(), 0)
