@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Observation of requests on connections to backends: start, first response byte, end. Two request
- * clocks over one state machine (lib/request.bpf.h); user space loads one of them:
+ * Observation of requests on connections to backends: start, first response byte, end. A request is
+ * seen as its packets leave, by TCP sequence numbers; its response by one of two clocks over one
+ * state machine (lib/request.bpf.h), of which user space loads one:
  *
- *   tracepoints  sock_send_length, sock_recv_length: what the application sent and read. Cheaper
- *                and closer, but BTF tracepoints of Linux 6.3 and later. At the server's end of a
- *                connection, sk_data_ready and sock_recv_length tell how long a request lay unread.
- *                Does not see a client that takes its response with splice().
- *   skb          payload of the packets at the cgroup, with a check of TCP sequence numbers.
+ *   tracepoint  sock_recv_length: what the application read, when it read it. A BTF tracepoint of
+ *               Linux 6.3 and later. At the server's end of a connection, it also tells how long a
+ *               request lay unread. Does not see a client that takes its response with splice().
+ *   skb         the packets of the response, by TCP sequence numbers.
  *
- * Either comes with a pair of programs on packets, for what only the payload tells
- * (lib/sniff.bpf.h). For the tracepoints these do nothing else, and leave a packet alone unless it
- * belongs to the first request of a connection, or may begin a response.
+ * Why not the tracepoint sock_send_length for the start? The packets have to be looked at anyway,
+ * for what only the payload tells (lib/sniff.bpf.h): one program less per request. And the start is
+ * known before anything can be received.
  *
- * What if this fails? Steering goes on; requests are not counted. Without the sniffing programs
- * alone, a 1xx response counts as the response and a TLS handshake as a request. Sockets that are
- * not observed cost one failed storage look-up per event.
+ * What if this fails? Steering goes on; requests are not counted. Sockets that are not observed cost
+ * one failed storage look-up per packet and read.
  */
 #include "vmlinux.h"
 /* vmlinux.h stays first */
@@ -62,69 +61,6 @@ static __always_inline void report(const struct weir_sk* sk,
   event->sequence = request->sequence;
   event->flags = sk->flags;
   weir_event_submit(event);
-}
-
-/* ---- request clock: tracepoints ---- */
-
-/* include/linux/socket.h; neither call takes payload off the stream. */
-#define MSG_PEEK 0x2
-#define MSG_ERRQUEUE 0x2000
-
-/* When TCP last sent or received on this socket. It has looked at the clock at the beginning of
- * either, and to look again costs as much as all the rest of the program that asks. */
-static __always_inline __u64 last_activity_ns(struct sock* socket) {
-  struct tcp_sock* tcp;
-
-  if (!bpf_core_field_exists(struct tcp_sock, tcp_clock_cache)) return bpf_ktime_get_ns();
-  tcp = bpf_skc_to_tcp_sock(socket);
-  return tcp ? tcp->tcp_clock_cache : bpf_ktime_get_ns();
-}
-
-/* Server: bytes that came are being read. */
-static __always_inline void request_read(struct weir_sk* sk) {
-  __u64 came_ns = WEIR_READ_ONCE(sk->unread_ns), now_ns;
-
-  if (came_ns == 0) return;
-  WEIR_WRITE_ONCE(sk->unread_ns, 0);
-  now_ns = bpf_ktime_get_ns();
-  weir_record(sk->backend, WEIR_HIST_UNREAD, now_ns > came_ns ? now_ns - came_ns : 0);
-}
-
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(weir_tp_send, struct sock* socket, int ret, int flags) {
-  struct weir_sk* sk;
-
-  if (ret <= 0) return 0;
-  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-  if (sk && !(sk->flags & WEIR_SK_SERVER)) sent(sk, last_activity_ns(socket));
-  return 0;
-}
-
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(weir_tp_recv, struct sock* socket, int ret, int flags) {
-  struct weir_request_event event;
-  struct weir_sk* sk;
-
-  if (ret <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE))) return 0;
-  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-  if (!sk) return 0;
-  if (sk->flags & WEIR_SK_SERVER) {
-    request_read(sk);
-    return 0;
-  }
-  if (weir_interim_read(sk, (__u32)ret)) return 0;
-  if (received(sk, &event)) report(sk, &event, bpf_get_socket_cookie(socket));
-  return 0;
-}
-
-/* Of a server's socket only: bytes came, the application is being told. */
-SEC("tp_btf/sk_data_ready")
-int BPF_PROG(weir_tp_ready, struct sock* socket) {
-  struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
-
-  if (!sk || !(sk->flags & WEIR_SK_SERVER) || sk->unread_ns) return 0;
-  WEIR_WRITE_ONCE(sk->unread_ns, last_activity_ns(socket));
-  return 0;
 }
 
 /* ---- packets ---- */
@@ -216,23 +152,31 @@ static __noinline __u32 head_bytes(struct __sk_buff* skb, __u32 offset) {
   return 0;
 }
 
+static __always_inline bool is_interim_at(struct __sk_buff* skb, __u32 offset) {
+  __u8 status[WEIR_STATUS_BYTES];
+
+  return bpf_skb_load_bytes(skb, offset, status, sizeof(status)) == 0 &&
+         weir_is_interim(status, sizeof(status));
+}
+
+static __always_inline bool is_interim(struct __sk_buff* skb, const struct segment* segment) {
+  return segment->payload_bytes >= WEIR_STATUS_BYTES && is_interim_at(skb, segment->offset);
+}
+
 /* So many 1xx responses one packet may bring before the next one is taken for the final one. */
 #define WEIR_INTERIM_RESPONSES 3
 
 /* How many bytes at the beginning of the payload are 1xx responses, which are counted. */
 static __noinline __u32 interim_bytes(struct __sk_buff* skb, struct weir_sk* sk,
                                       const struct segment* segment) {
-  __u8 status[WEIR_STATUS_BYTES];
-  struct weir_be* be;
+  struct weir_be* be = weir_be_at(sk->backend);
   __u32 bytes = 0;
 
-  be = weir_be_at(sk->backend);
   if (!be) return 0;
   for (int response = 0; response < WEIR_INTERIM_RESPONSES; response++) {
     __u32 length;
 
-    if (bpf_skb_load_bytes(skb, segment->offset + bytes, status, sizeof(status)) < 0) break;
-    if (!weir_is_interim(status, sizeof(status))) break;
+    if (!is_interim_at(skb, segment->offset + bytes)) break;
     WEIR_ADD(&be->interim, 1);
     length = head_bytes(skb, segment->offset + bytes);
     /* Goes on in the next packet, as far as one can tell. */
@@ -242,22 +186,40 @@ static __noinline __u32 interim_bytes(struct __sk_buff* skb, struct weir_sk* sk,
   return bytes;
 }
 
-/* ---- sniffing beside the tracepoints ---- */
-
-SEC("cgroup_skb/egress")
-int weir_sniff_out(struct __sk_buff* skb) {
-  struct weir_sk* sk = observed(skb);
+/* Payload that leaves the client for the first time. */
+static __always_inline bool is_request(struct __sk_buff* skb, struct weir_sk* sk) {
   struct segment segment;
 
-  if (!sk || sk->flags & WEIR_SK_SNIFFED || !parse(skb, &segment)) return 1;
-  sniff_request(skb, sk, &segment);
-  /* The tracepoint comes after the packet has left. That the first request waits must be known
-   * before its response arrives. */
-  if (sk->flags & WEIR_SK_SNIFFED) sent(sk, bpf_ktime_get_ns());
+  if (sk->flags & WEIR_SK_SERVER || !parse(skb, &segment) ||
+      !weir_seq_advance(&sk->next_tx_seq, segment.seq, segment.payload_bytes))
+    return false;
+  if (!(sk->flags & WEIR_SK_SNIFFED)) sniff_request(skb, sk, &segment);
+  return true;
+}
+
+/* ---- request clock: tracepoint ---- */
+
+/* When this packet was handed to TCP, more or less. TCP has just looked at the clock; to look again
+ * would cost as much as all the rest. */
+static __always_inline __u64 sent_ns(struct __sk_buff* skb) {
+  struct bpf_sock* socket = skb->sk;
+  struct tcp_sock* tcp;
+
+  if (!bpf_core_field_exists(struct tcp_sock, tcp_clock_cache) || !socket)
+    return bpf_ktime_get_ns();
+  tcp = bpf_skc_to_tcp_sock(socket);
+  return tcp ? tcp->tcp_clock_cache : bpf_ktime_get_ns();
+}
+
+SEC("cgroup_skb/egress")
+int weir_tp_out(struct __sk_buff* skb) {
+  struct weir_sk* sk = observed(skb);
+
+  if (sk && is_request(skb, sk)) sent(sk, sent_ns(skb));
   return 1;
 }
 
-/* Not retransmitted: what TCP has taken in already, or what it keeps for later. */
+/* Not retransmitted: neither taken in already, nor to be kept for later. */
 static __always_inline bool is_next(struct __sk_buff* skb, const struct segment* segment) {
   struct bpf_sock* socket = skb->sk;
   struct bpf_tcp_sock* tcp = socket ? bpf_tcp_sock(socket) : 0;
@@ -265,17 +227,62 @@ static __always_inline bool is_next(struct __sk_buff* skb, const struct segment*
   return tcp && segment->seq == tcp->rcv_nxt;
 }
 
+/* Server: a request arrives. Measured once in a tick at most: of a connection that is served faster
+ * than that, nothing is to be learned that would be worth the time. */
+static __always_inline void request_arrived(struct __sk_buff* skb, struct weir_sk* sk) {
+  __u64 tick = bpf_jiffies64();
+  struct segment segment;
+
+  if (tick == sk->unread_tick || sk->unread_ns) return;
+  if (!parse(skb, &segment) || !is_next(skb, &segment)) return;
+  sk->unread_tick = tick;
+  WEIR_WRITE_ONCE(sk->unread_ns, bpf_ktime_get_ns());
+}
+
+/* Server: what came is being read. */
+static __always_inline void request_read(struct weir_sk* sk) {
+  __u64 came_ns = WEIR_READ_ONCE(sk->unread_ns), now_ns;
+
+  if (came_ns == 0) return;
+  WEIR_WRITE_ONCE(sk->unread_ns, 0);
+  now_ns = bpf_ktime_get_ns();
+  weir_record(sk->backend, WEIR_HIST_UNREAD, now_ns > came_ns ? now_ns - came_ns : 0);
+}
+
 SEC("cgroup_skb/ingress")
-int weir_sniff_in(struct __sk_buff* skb) {
+int weir_tp_in(struct __sk_buff* skb) {
   struct weir_sk* sk = observed(skb);
   struct segment segment;
-  __u32 bytes;
 
-  if (!sk || WEIR_READ_ONCE(sk->phase) != WEIR_PHASE_WAITING || !parse(skb, &segment)) return 1;
-  if (!is_next(skb, &segment)) return 1;
-  bytes = interim_bytes(skb, sk, &segment);
-  if (bytes) weir_interim_arrived(sk, bytes);
+  if (!sk) return 1;
+  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING) {
+    if (parse(skb, &segment) && is_interim(skb, &segment) && is_next(skb, &segment))
+      weir_interim_arrived(sk, interim_bytes(skb, sk, &segment));
+  } else if (sk->flags & WEIR_SK_SERVER) {
+    request_arrived(skb, sk);
+  }
   return 1;
+}
+
+/* include/linux/socket.h; neither call takes payload off the stream. */
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(weir_tp_recv, struct sock* socket, int ret, int flags) {
+  struct weir_request_event event;
+  struct weir_sk* sk;
+
+  if (ret <= 0 || (flags & (MSG_PEEK | MSG_ERRQUEUE))) return 0;
+  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
+  if (!sk) return 0;
+  if (sk->flags & WEIR_SK_SERVER) {
+    request_read(sk);
+    return 0;
+  }
+  if (weir_interim_read(sk, (__u32)ret)) return 0;
+  if (received(sk, &event)) report(sk, &event, bpf_get_socket_cookie(socket));
+  return 0;
 }
 
 /* ---- request clock: packets ---- */
@@ -283,13 +290,8 @@ int weir_sniff_in(struct __sk_buff* skb) {
 SEC("cgroup_skb/egress")
 int weir_skb_out(struct __sk_buff* skb) {
   struct weir_sk* sk = observed(skb);
-  struct segment segment;
 
-  if (!sk || sk->flags & WEIR_SK_SERVER || !parse(skb, &segment) ||
-      !weir_seq_advance(&sk->next_tx_seq, segment.seq, segment.payload_bytes))
-    return 1;
-  if (!(sk->flags & WEIR_SK_SNIFFED)) sniff_request(skb, sk, &segment);
-  sent(sk, bpf_ktime_get_ns());
+  if (sk && is_request(skb, sk)) sent(sk, bpf_ktime_get_ns());
   return 1;
 }
 
@@ -302,7 +304,7 @@ int weir_skb_in(struct __sk_buff* skb) {
   if (!sk || sk->flags & WEIR_SK_SERVER || !parse(skb, &segment) ||
       !weir_seq_advance(&sk->next_rx_seq, segment.seq, segment.payload_bytes))
     return 1;
-  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING &&
+  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING && is_interim(skb, &segment) &&
       interim_bytes(skb, sk, &segment) >= segment.payload_bytes)
     return 1;
   if (received(sk, &event)) report(sk, &event, bpf_get_socket_cookie(skb));

@@ -36,11 +36,9 @@ inline constexpr std::array kHooks = {
     Hook{"weir_peername6", BPF_CGROUP_INET6_GETPEERNAME, "cgroup_inet6_getpeername"},
     Hook{"weir_sk_release", BPF_CGROUP_INET_SOCK_RELEASE, "cgroup_inet_sock_release"},
     Hook{"weir_sockops", BPF_CGROUP_SOCK_OPS, "cgroup_sock_ops"},
-    Hook{"weir_tp_send", BPF_TRACE_RAW_TP, "trace_raw_tp", WEIR_CLOCK_TRACEPOINT},
     Hook{"weir_tp_recv", BPF_TRACE_RAW_TP, "trace_raw_tp", WEIR_CLOCK_TRACEPOINT},
-    Hook{"weir_tp_ready", BPF_TRACE_RAW_TP, "trace_raw_tp", WEIR_CLOCK_TRACEPOINT},
-    Hook{"weir_sniff_out", BPF_CGROUP_INET_EGRESS, "cgroup_inet_egress", WEIR_CLOCK_TRACEPOINT},
-    Hook{"weir_sniff_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_TRACEPOINT},
+    Hook{"weir_tp_out", BPF_CGROUP_INET_EGRESS, "cgroup_inet_egress", WEIR_CLOCK_TRACEPOINT},
+    Hook{"weir_tp_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_TRACEPOINT},
     Hook{"weir_skb_out", BPF_CGROUP_INET_EGRESS, "cgroup_inet_egress", WEIR_CLOCK_SKB},
     Hook{"weir_skb_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_SKB},
 };

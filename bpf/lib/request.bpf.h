@@ -172,7 +172,7 @@ WEIR_INLINE int weir_interim_read(struct weir_sk* sk, weir_u32 bytes) {
          bytes <= interim;
 }
 
-/* skb clock: whether a segment brings bytes not seen before; advances `next` past them. Keeps
+/* Whether a segment brings bytes not seen before; advances `next` past them. Keeps
  * retransmissions, keep-alive and window probes from resetting the request clock. */
 WEIR_INLINE int weir_seq_advance(weir_u32* next, weir_u32 seq, weir_u32 payload_bytes) {
   weir_u32 end = seq + payload_bytes;

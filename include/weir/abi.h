@@ -317,7 +317,7 @@ struct weir_sk {
   weir_u32 phase;               /* enum weir_phase */
   weir_u32 flags;               /* enum weir_sk_flags */
   weir_u32 requests;            /* responses begun on this connection */
-  weir_u32 next_tx_seq;         /* skb clock: first sequence number not yet sent */
+  weir_u32 next_tx_seq;         /* first sequence number not yet sent */
   weir_u32 next_rx_seq;         /* skb clock: first sequence number not yet received */
   weir_u32 interim_bytes;       /* tracepoint clock: of what is unread, the first so many bytes are
                                    1xx responses */
@@ -328,11 +328,12 @@ struct weir_sk {
   weir_u64 first_byte_ns;       /* when the first byte of the response came */
   weir_u64 last_byte_ns;        /* when the last byte of the response came, so far */
   weir_u64 unread_ns;           /* server side: when bytes came that wait to be read; 0: none */
+  weir_u64 unread_tick;         /* the same in jiffies, kept */
   weir_u64 counted_sent;        /* part of bytes_sent that is in weir_be already */
   weir_u64 counted_received;    /* part of bytes_received that is in weir_be already */
   weir_u64 census;              /* recount that saw this socket last */
 };
-WEIR_STATIC_ASSERT(sizeof(struct weir_sk) == 136, "weir_sk");
+WEIR_STATIC_ASSERT(sizeof(struct weir_sk) == 144, "weir_sk");
 
 /* What a recount of all sockets found for one backend. */
 struct weir_census {

@@ -275,8 +275,8 @@ TEST_P(PacketPrograms, LetForeignPacketsPass) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PacketPrograms,
-                         testing::Values("weir_skb_out", "weir_skb_in", "weir_sniff_out",
-                                         "weir_sniff_in"),
+                         testing::Values("weir_skb_out", "weir_skb_in", "weir_tp_out",
+                                         "weir_tp_in"),
                          [](const auto& name) { return std::string(name.param).substr(5); });
 
 }  // namespace
