@@ -227,6 +227,11 @@ $(BENCHES:%=bench-%): bench-%:
 	$(Q)$(MAKE) bin tools
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$*.py
 
+.PHONY: bench-storm
+bench-storm: deps ## a minute of everything that applications do to sockets: no gauge loses count (root)
+	$(Q)$(MAKE) $(NEEDS_bpf)
+	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
+
 # ---- care -------------------------------------------------------------------------------------
 
 SOURCES := $(shell $(GIT) ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)

@@ -20,6 +20,7 @@
  */
 #include "vmlinux.h"
 /* vmlinux.h stays first */
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -27,11 +28,12 @@
 #include "lib/endpoint.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/socket.bpf.h"
+#include "lib/totals.bpf.h"
 
-#define AF_INET 2                         /* include/linux/socket.h */
-#define SOL_TCP 6                         /* include/linux/socket.h */
-#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008    /* include/uapi/linux/bpf.h; Linux 6.12 */
-#define WEIR_CGROUP_DEPTH 32              /* levels of nested cgroups that are looked through */
+#define AF_INET 2 /* include/linux/socket.h */
+#define SOL_TCP 6 /* include/linux/socket.h */
+#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008 /* include/uapi/linux/bpf.h; Linux 6.12 */
+#define WEIR_CGROUP_DEPTH 32 /* levels of nested cgroups that are looked through */
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -52,13 +54,25 @@ static __always_inline struct weir_sweep* this_sweep(void) {
 
 /* ---- runs over weir_sk ---- */
 
+/* The bytes of a connection that may be half closed: without the FINs, as at its end. */
+static __always_inline void read_totals(const struct tcp_sock* tcp, struct weir_end* so_far) {
+  const struct sock* socket = (const struct sock*)tcp;
+
+  so_far->bytes_acked = tcp->bytes_acked;
+  so_far->bytes_received = tcp->bytes_received;
+  so_far->all_acked = tcp->snd_una == tcp->snd_nxt;
+  so_far->state = socket->__sk_common.skc_state;
+  so_far->fin_in =
+      socket->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1;
+}
+
 SEC("iter/bpf_sk_storage_map")
 int weir_settle(struct bpf_iter__bpf_sk_storage_map* ctx) {
   struct weir_sk* sk = ctx->value;
   struct sock* socket = ctx->sk;
   struct weir_sweep* sweep = this_sweep();
-  __u64 bytes_sent, bytes_received;
   struct weir_request_event event;
+  struct weir_end so_far = {};
   struct tcp_sock* tcp;
   struct weir_be* be;
 
@@ -69,11 +83,10 @@ int weir_settle(struct bpf_iter__bpf_sk_storage_map* ctx) {
   event = weir_census_silence(sk, be, sweep->now_ns);
   weir_count_request(sk, &event);
   /* Before the phase: the memory of a socket may be that of another one, once it is closed. */
-  bytes_sent = tcp->bytes_acked;
-  bytes_received = tcp->bytes_received;
+  read_totals(tcp, &so_far);
   if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_CLOSED) return 0;
-  weir_count_bytes(&sk->counted_sent, bytes_sent, &be->bytes_sent);
-  weir_count_bytes(&sk->counted_received, bytes_received, &be->bytes_received);
+  weir_count_bytes(&sk->counted_sent, weir_acked_in_all(&so_far), &be->bytes_sent);
+  weir_count_bytes(&sk->counted_received, weir_received_in_all(&so_far), &be->bytes_received);
   return 0;
 }
 
@@ -99,12 +112,9 @@ int weir_recount(struct bpf_iter__bpf_sk_storage_map* ctx) {
 /* ---- runs over the TCP sockets of a network namespace ---- */
 
 /* Whether the socket belongs to the cgroup that the programs are attached to, or to one below. */
-static __always_inline bool in_scope(const struct tcp_sock* tcp) {
+static __always_inline bool in_scope(const struct tcp_sock* tcp, const struct weir_meta* meta) {
   struct cgroup* cgroup = ((const struct sock*)tcp)->sk_cgrp_data.cgroup;
-  __u32 key = 0;
-  struct weir_meta* meta = bpf_map_lookup_elem(&weir_meta, &key);
 
-  if (!meta) return false;
   for (int level = 0; level < WEIR_CGROUP_DEPTH; level++) {
     struct cgroup_subsys_state* parent;
 
@@ -148,9 +158,9 @@ static __always_inline __u32 backend_at(const struct sock_common* common, bool r
   return target && target->kind == WEIR_TARGET_BACKEND ? target->index : WEIR_NO_BACKEND;
 }
 
-/* Has the kernel tell when the connection is over. */
-static __always_inline bool watch_states(struct tcp_sock* tcp) {
-  int flags = tcp->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
+/* Has the kernel tell of timeouts, and when the connection is over. */
+static __always_inline bool watch(struct tcp_sock* tcp) {
+  int flags = tcp->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
 
   return bpf_setsockopt(tcp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)) == 0;
 }
@@ -159,35 +169,40 @@ SEC("iter/tcp")
 int weir_adopt(struct bpf_iter__tcp* ctx) {
   struct sock_common* common = ctx->sk_common;
   struct weir_sweep* sweep = this_sweep();
+  struct weir_meta* meta;
   struct weir_sk state = {}, *sk;
   struct tcp_sock* tcp;
   struct weir_be* be;
   bool server = false;
+  __u32 key = 0;
   __u8 tcp_state;
 
-  if (!common || !sweep) return 0;
+  meta = bpf_map_lookup_elem(&weir_meta, &key);
+  if (!common || !sweep || !meta) return 0;
   tcp = bpf_skc_to_tcp_sock(common);
   if (!tcp) return 0;
   tcp_state = common->skc_state;
   if (tcp_state != BPF_TCP_ESTABLISHED && tcp_state != BPF_TCP_SYN_SENT) return 0;
   sweep->sockets++;
   state.backend = backend_at(common, true);
-  if (state.backend == WEIR_NO_BACKEND) {
+  /* Of a server's end only the time until a request is read is of interest: tracepoints tell it. */
+  if (state.backend == WEIR_NO_BACKEND && meta->request_clock == WEIR_CLOCK_TRACEPOINT) {
     state.backend = backend_at(common, false);
     server = true;
   }
-  if (state.backend == WEIR_NO_BACKEND || !in_scope(tcp)) return 0;
+  if (state.backend == WEIR_NO_BACKEND || !in_scope(tcp, meta)) return 0;
   be = weir_be_at(state.backend);
   if (!be || bpf_sk_storage_get(&weir_sk, tcp, 0, 0)) return 0;
 
   state.pool = be->pool;
-  state.flags = WEIR_SK_ADOPTED | (server ? WEIR_SK_SERVER : 0);
+  /* Not to be sniffed: what it sends next is not how it began. */
+  state.flags = WEIR_SK_ADOPTED | WEIR_SK_SNIFFED | (server ? WEIR_SK_SERVER : 0);
   /* The other programs see it at once: closed to them, until it is counted. */
-  state.phase = WEIR_PHASE_CLOSED;
+  state.phase = server ? WEIR_PHASE_IDLE : WEIR_PHASE_CLOSED;
   state.opened_ns = sweep->now_ns;
   state.next_tx_seq = tcp->snd_nxt;
   state.next_rx_seq = tcp->rcv_nxt;
-  state.counted_sent = tcp->bytes_acked;
+  state.counted_sent = tcp->bytes_acked ? tcp->bytes_acked : WEIR_SYN_BYTES;
   state.counted_received = tcp->bytes_received;
   sk = bpf_sk_storage_get(&weir_sk, tcp, &state, BPF_SK_STORAGE_GET_F_CREATE);
   if (!sk) {
@@ -196,7 +211,7 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
     return 0;
   }
   if (!server) {
-    if (!watch_states(tcp)) sweep->unwatched++;
+    if (!watch(tcp)) sweep->unwatched++;
     weir_gauge_up(&be->in_flight);
     WEIR_ADD(&be->adopted, 1);
     WEIR_WRITE_ONCE(sk->owned, 1);

@@ -41,6 +41,8 @@ std::uint64_t Census::entered(Gauge gauge, const Sight& sight) {
       sight.counters_after.connections - sight.counters_before.connections;
   const std::uint64_t requests = sight.counters_after.requests - sight.counters_before.requests;
   if (gauge == kInFlight || gauge == kFresh) return connections;
+  // (A TLS hello that for some microseconds was taken for a request goes back to `fresh` uncounted:
+  // it takes four recounts, seconds apart, that each meet one, to be taken for drift.)
   if (gauge == kStreaming) return requests;  // only a first response byte leads there
   // Nothing counts the requests that were sent; but each one is still waiting, or was answered, or
   // its connection is over.

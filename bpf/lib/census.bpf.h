@@ -60,15 +60,21 @@ WEIR_INLINE void weir_count_bytes(weir_u64* counted, weir_u64 total, weir_u64* s
   if (total > before) WEIR_ADD(sum, total - before);
 }
 
-/* Whether the connection can be ended and nobody loses a request. Not one that nothing is known of
- * (adopted, no request since), nor one on which many requests go on at once: its silence says
- * nothing. */
+/* Whether the connection was there before the agent: made neither to a service nor, as far as was
+ * seen, to a backend. Other than WEIR_SK_ADOPTED it stays so. */
+WEIR_INLINE int weir_was_adopted(const struct weir_sk* sk) {
+  return sk->service.port == 0 && !(WEIR_READ_ONCE(sk->flags) & WEIR_SK_DIRECT);
+}
+
+/* Whether the connection can be ended and nobody loses a request. Not one on which many requests go
+ * on at once: its silence says nothing; nor one that was adopted, as only its beginning would have
+ * told whether it is such a one. */
 WEIR_INLINE int weir_census_idle(const struct weir_sk* sk, const struct weir_tcp* tcp,
                                  weir_u64 now_ns) {
   weir_u32 phase = WEIR_READ_ONCE(sk->phase);
 
   if (!WEIR_READ_ONCE(sk->owned)) return 0;
-  if (WEIR_READ_ONCE(sk->flags) & (WEIR_SK_SERVER | WEIR_SK_ADOPTED | WEIR_SK_MUX)) return 0;
+  if (WEIR_READ_ONCE(sk->flags) & (WEIR_SK_SERVER | WEIR_SK_MUX) || weir_was_adopted(sk)) return 0;
   if (tcp->unread || tcp->unacked) return 0;
   if (phase == WEIR_PHASE_STREAMING)
     return now_ns >= WEIR_READ_ONCE(sk->last_byte_ns) + WEIR_SILENCE_NS;

@@ -110,15 +110,16 @@ TEST(CensusOfASocket, OnlyWhatIsSurelyIdleMayBeEnded) {
   const weir_tcp unread{0, 0, 1, 0};
   const weir_tcp unacked{0, 0, 0, 1};
   const std::array cases = {
-      IdleCase{WEIR_PHASE_IDLE, 0, quiet, 1},
-      IdleCase{WEIR_PHASE_FRESH, 0, quiet, 1},
-      IdleCase{WEIR_PHASE_WAITING, 0, quiet, 0},
-      IdleCase{WEIR_PHASE_CLOSED, 0, quiet, 0},
-      IdleCase{WEIR_PHASE_IDLE, 0, unread, 0},
-      IdleCase{WEIR_PHASE_IDLE, 0, unacked, 0},
-      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_SERVER, quiet, 0},
+      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_DIRECT, quiet, 1},
+      IdleCase{WEIR_PHASE_FRESH, WEIR_SK_DIRECT, quiet, 1},
+      IdleCase{WEIR_PHASE_WAITING, WEIR_SK_DIRECT, quiet, 0},
+      IdleCase{WEIR_PHASE_CLOSED, WEIR_SK_DIRECT, quiet, 0},
+      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_DIRECT, unread, 0},
+      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_DIRECT, unacked, 0},
+      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_DIRECT | WEIR_SK_SERVER, quiet, 0},
       IdleCase{WEIR_PHASE_IDLE, WEIR_SK_ADOPTED, quiet, 0},
-      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_MUX, quiet, 0},
+      IdleCase{WEIR_PHASE_IDLE, 0, quiet, 0},  // adopted, with requests since
+      IdleCase{WEIR_PHASE_IDLE, WEIR_SK_DIRECT | WEIR_SK_MUX, quiet, 0},
       IdleCase{WEIR_PHASE_IDLE, WEIR_SK_TLS | WEIR_SK_DIRECT, quiet, 1},
   };
   for (const IdleCase& each : cases) {
@@ -127,10 +128,11 @@ TEST(CensusOfASocket, OnlyWhatIsSurelyIdleMayBeEnded) {
         << "phase " << each.phase << " flags " << each.flags;
   }
   weir_sk sk = socket_in(WEIR_PHASE_STREAMING);
+  sk.service.port = 80;
   sk.last_byte_ns = kNow - WEIR_SILENCE_NS;
   EXPECT_TRUE(weir_census_idle(&sk, &quiet, kNow));
   EXPECT_FALSE(weir_census_idle(&sk, &quiet, kNow - 1));
-  sk = socket_in(WEIR_PHASE_IDLE);
+  sk = socket_in(WEIR_PHASE_IDLE, WEIR_SK_DIRECT);
   sk.owned = 0;
   EXPECT_FALSE(weir_census_idle(&sk, &quiet, kNow));
 }
