@@ -214,6 +214,10 @@ test-bpf: ; $(Q)$(MAKE) test SUITES=bpf ## kernel programs on real sockets (root
 test-e2e: ; $(Q)$(MAKE) test SUITES=e2e ## the whole agent, with foreign clients (root)
 test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its program
 
+.PHONY: program-sizes
+program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
+	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
+
 BENCHES := steer observe
 
 # One after the other: two at once would measure each other.

@@ -125,12 +125,25 @@ std::string to_text(const StatusReport& report) {
     out += '\n' + format_table(services, 3);
   }
 
-  std::vector<Row> capabilities = {{"CAPABILITY", "USE", "REQUIRED", "DETAIL"}};
+  std::vector<Row> capabilities = {{"CAPABILITY", "USE", "REQUIRED", "LINUX", "DETAIL"}};
   for (const auto& capability : report.capabilities) {
     capabilities.push_back({capability.name, std::string(to_string(capability.use)),
-                            capability.required ? "yes" : "no", capability.detail});
+                            capability.required ? "yes" : "no",
+                            capability.since.empty() ? std::string(kUnknown) : capability.since,
+                            capability.detail});
   }
-  out += '\n' + format_table(capabilities, 4);
+  out += '\n' + format_table(capabilities, 5);
+
+  if (!report.foreign.empty()) {
+    std::vector<Row> foreign = {{"FOREIGN PROGRAM", "ATTACHED TO", "CGROUP", "TAG", "PROGRAM ID"}};
+    for (const auto& program : report.foreign) {
+      foreign.push_back({program.name, program.attach_type,
+                         fmt::format("{} ({})", program.cgroup.empty() ? "-" : program.cgroup,
+                                     kernel::to_string(program.where)),
+                         program.tag, std::to_string(program.program_id)});
+    }
+    out += '\n' + format_table(foreign, 4);
+  }
 
   if (report.links.empty()) return out + "\nnothing is attached\n";
   std::vector<Row> links = {{"PROGRAM", "ATTACHED TO", "LINK", "PROGRAM ID"}};
@@ -147,7 +160,19 @@ std::string to_json(const StatusReport& report) {
     capabilities.push_back({{"name", capability.name},
                             {"use", to_string(capability.use)},
                             {"required", capability.required},
+                            {"since_linux", capability.since},
                             {"detail", capability.detail}});
+  }
+  json::array foreign;
+  for (const auto& program : report.foreign) {
+    foreign.push_back(
+        {{"name", program.name},
+         {"attach_type", program.attach_type},
+         {"program_id", program.program_id},
+         {"tag", program.tag},
+         {"cgroup", program.cgroup.empty() ? json::value(nullptr) : json::value(program.cgroup)},
+         {"where", kernel::to_string(program.where)},
+         {"is_weir", program.is_weir}});
   }
   json::array links;
   for (const auto& link : report.links) {
@@ -171,6 +196,7 @@ std::string to_json(const StatusReport& report) {
                                {"request_clock", or_null(clock)},
                                {"services", std::move(services)},
                                {"capabilities", std::move(capabilities)},
+                               {"foreign_programs", std::move(foreign)},
                                {"links", std::move(links)}};
   return to_json_text(object) + "\n";
 }
@@ -196,6 +222,14 @@ Result<std::string> status_command(const std::string& pin_root, bool json) {
     auto links = kernel::pinned_links(pin_root);
     if (!links) return std::move(links).error();
     report.links = std::move(*links);
+    if (report.cgroup) {
+      std::vector<std::uint32_t> own;
+      for (const auto& link : report.links) own.push_back(link.program_id);
+      auto foreign = kernel::foreign_programs(*report.cgroup, own);
+      if (!foreign) return std::move(foreign).error();
+      report.foreign = std::move(*foreign);
+      report.capabilities.push_back(kernel::describe_hooks(report.foreign));
+    }
   }
   return json ? to_json(report) : to_text(report);
 }

@@ -16,6 +16,7 @@
 #include "agent/ctl/agent_state.h"
 #include "agent/kernel/capabilities.h"
 #include "agent/kernel/data_plane.h"
+#include "agent/kernel/foreign.h"
 
 namespace weir::ctl {
 
@@ -30,6 +31,7 @@ struct StatusReport {
   std::uint32_t abi_version = WEIR_ABI_VERSION;
   kernel::Capabilities capabilities;
   std::vector<kernel::LinkInfo> links;
+  std::vector<kernel::ForeignProgram> foreign;  ///< programs of others on the same hooks
   std::vector<kernel::ServiceReading> services;
 };
 

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kernel/capabilities.h"
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#include <linux/bpf.h>
-
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
-#include "agent/kernel/fd.h"
 #include "agent/kernel/libbpf_log.h"
-#include "agent/kernel/listen_steering.h"
 #include "agent/kernel/probe.h"
 
 namespace weir::kernel {
@@ -20,134 +13,121 @@ namespace {
 
 using Use = Capability::Use;
 
-/// A program that returns `result`; the errno of the refusal in `refused` when it does not load.
-Fd load_tiny(bpf_prog_type type, bpf_attach_type attach, int result, int& refused,
-             std::uint32_t btf_id = 0) {
-  std::array<bpf_insn, 2> code{};
-  code[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
-  code[0].imm = result;
-  code[1].code = BPF_JMP | BPF_EXIT;
-  bpf_prog_load_opts options{};
-  options.sz = sizeof(options);
-  options.expected_attach_type = attach;
-  options.attach_btf_id = btf_id;
-  Fd fd(bpf_prog_load(type, "weir_probe", "GPL", code.data(), code.size(), &options));
-  refused = fd.valid() ? 0 : errno;
-  return fd;
-}
-
-struct HookProbe {
+/// One row of the table, in the words of somebody who has to decide about a kernel.
+struct Row {
+  Feature feature;
   const char* name;
-  bpf_prog_type type;
-  bpf_attach_type attach;
+  const char* since;  ///< first Linux that has it
+  const char* there;  ///< what Weir does with it
+  /// What it costs to be without it; and whether something takes its place then.
+  const char* without;
+  Use otherwise;
 };
 
-constexpr std::array kRequiredHooks = {
-    HookProbe{"connect4 steering", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT},
-    HookProbe{"connect6 steering", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT},
-    HookProbe{"getpeername4", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME},
-    HookProbe{"getpeername6", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_GETPEERNAME},
-    HookProbe{"sock_release", BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_RELEASE},
-    HookProbe{"sockops", BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS},
+constexpr char kRefused[] = "Weir does not start without it";
+constexpr Use kRequired = Use::kMissing;
+
+/// The request clocks and lockdown are described below.
+constexpr std::array kRows = {
+    Row{Feature::kCgroup2, "cgroup v2", "4.10", "the processes that are steered", kRefused,
+        kRequired},
+    Row{Feature::kBtf, "BTF", "5.4", "types of the running kernel", kRefused, kRequired},
+    Row{Feature::kReadKernelTypes, "CAP_PERFMON", "5.8", "census and adoption read sockets",
+        kRefused, kRequired},
+    Row{Feature::kConnect4, "connect4 steering", "4.17", "", kRefused, kRequired},
+    Row{Feature::kConnect6, "connect6 steering", "4.17", "", kRefused, kRequired},
+    Row{Feature::kGetpeername4, "getpeername4", "5.8", "applications see the service", kRefused,
+        kRequired},
+    Row{Feature::kGetpeername6, "getpeername6", "5.8", "applications see the service", kRefused,
+        kRequired},
+    Row{Feature::kSockRelease, "sock_release", "5.9", "load is given back at close()", kRefused,
+        kRequired},
+    Row{Feature::kSockops, "sockops", "4.13", "outcome and latency of connects", kRefused,
+        kRequired},
+    Row{Feature::kCgroupLink, "cgroup bpf_link", "5.7", "links are pinned and updated in place",
+        kRefused, kRequired},
+    Row{Feature::kSocketStorage, "socket storage", "5.8", "state of each connection", kRefused,
+        kRequired},
+    Row{Feature::kRingBuffer, "ring buffer", "5.8", "weir events, weir explain", kRefused,
+        kRequired},
+    Row{Feature::kTcpIterator, "iter/tcp", "5.9", "older connections are taken in", kRefused,
+        kRequired},
+    Row{Feature::kStorageIterator, "iter/bpf_sk_storage_map", "5.9", "the census", kRefused,
+        kRequired},
+    Row{Feature::kSetRetval, "errno of a refused connect", "5.18", "ECONNREFUSED",
+        "EPERM instead of ECONNREFUSED", Use::kFallback},
+    Row{Feature::kSockDestroy, "bpf_sock_destroy", "6.5",
+        "an opening breaker can end idle connections",
+        "idle connections stay when a breaker opens: pooled ones fail one by one", Use::kMissing},
+    Row{Feature::kWatchFromIterator, "state callback of adopted connections", "6.12",
+        "their end is seen at once", "an end without close() is seen by the next census, after 5 s",
+        Use::kFallback},
+    Row{Feature::kReuseport, "listeners by depth", "4.19",
+        "the I/O thread with least to do accepts", "connections go to I/O threads by hash",
+        Use::kFallback},
+    Row{Feature::kReuseportMigrate, "listener migration", "5.14",
+        "queued connections move when a listener closes",
+        "a handover resets queued connections, unless net.ipv4.tcp_migrate_req is 1",
+        Use::kFallback},
+    Row{Feature::kSyscallProgram, "syscall programs", "5.14",
+        "per-CPU counters move to the maps of a newer agent",
+        "an agent that needs larger maps does not start: `weir detach` first", Use::kMissing},
 };
 
-Capability required(std::string name, bool there, std::string detail) {
-  return {std::move(name), there ? Use::kUsed : Use::kMissing, true, std::move(detail)};
+Capability describe(const Row& row, const KernelProbe& kernel) {
+  const KernelProbe::Finding found = kernel.find(row.feature);
+  const bool required = row.without == kRefused;
+  std::string detail = found.there ? row.there : row.without;
+  if (!found.how.empty()) detail += (detail.empty() ? "" : "; ") + found.how;
+  return {row.name, found.there ? Use::kUsed : row.otherwise, required, std::move(detail),
+          row.since};
 }
 
-Capability probe_hook(const HookProbe& hook) {
-  int refused = 0;
-  const Fd program = load_tiny(hook.type, hook.attach, 1, refused);
-  return required(hook.name, program.valid(),
-                  program.valid() ? "program loads" : std::strerror(refused));
-}
-
-/// Asks for a link on an invalid cgroup: a kernel that knows cgroup links misses the cgroup
-/// (EBADF), another one the command (EINVAL).
-Capability probe_cgroup_link() {
-  int refused = 0;
-  const Fd program =
-      load_tiny(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, 1, refused);
-  const Fd link(
-      program.valid() ? bpf_link_create(program.get(), -1, BPF_CGROUP_INET4_CONNECT, nullptr) : -1);
-  const bool there = program.valid() && errno == EBADF;
-  return required("cgroup bpf_link", there,
-                  there ? "links are pinned and updated in place" : "needs Linux 5.7");
-}
-
-Capability clock_row(const char* name, weir_request_clock clock, weir_request_clock used,
-                     const char* detail) {
-  const bool there = has_request_clock(clock);
-  const Use use = clock == used && there ? Use::kUsed : there ? Use::kFallback : Use::kMissing;
-  return {name, use, false, detail};
-}
-
-Capability lockdown_row() {
-  std::ifstream file("/sys/kernel/security/lockdown");
-  std::string modes;
-  Capability row{"kernel lockdown", Use::kUsed, false, "not readable; nothing here depends on it"};
-  if (std::getline(file, modes)) row.detail = modes + "; kprobes and fentry are not used";
-  return row;
+Capability clock_row(const char* name, const char* since, bool there, bool used,
+                     const std::string& detail) {
+  const Use use = there && used ? Use::kUsed : there ? Use::kFallback : Use::kMissing;
+  return {name, use, false, detail, since};
 }
 
 }  // namespace
 
-bool has_request_clock(weir_request_clock clock) {
-  int refused = 0;
-  if (clock == WEIR_CLOCK_SKB) {
-    return load_tiny(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS, 1, refused).valid();
-  }
-  if (clock != WEIR_CLOCK_TRACEPOINT) return false;
-  for (const char* name : {"sock_send_length", "sock_recv_length"}) {
-    const int id = libbpf_find_vmlinux_btf_id(name, BPF_TRACE_RAW_TP);
-    if (id <= 0) return false;
-    const Fd program = load_tiny(BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP, 0, refused,
-                                 static_cast<std::uint32_t>(id));
-    if (!program.valid()) return false;
-  }
-  return true;
-}
-
-Capabilities describe_kernel(std::optional<weir_request_clock> clock) {
+Capabilities describe_kernel(std::optional<weir_request_clock> clock, const KernelProbe& kernel) {
   Capabilities table;
-  const auto root = find_cgroup2_root();
-  table.push_back(required("cgroup v2", root.ok(), root ? *root : root.error().message));
-  const bool has_btf = libbpf_find_vmlinux_btf_id("sock", BPF_TRACE_RAW_TP) != -ESRCH;
+  for (const Row& row : kRows) table.push_back(describe(row, kernel));
+
+  const KernelProbe::Finding tracepoints = kernel.find(Feature::kTracepoints);
+  const bool tracepoint = has_request_clock(WEIR_CLOCK_TRACEPOINT, kernel);
+  const bool skb = has_request_clock(WEIR_CLOCK_SKB, kernel);
+  const weir_request_clock used =
+      clock.value_or(tracepoint ? WEIR_CLOCK_TRACEPOINT : WEIR_CLOCK_SKB);
+  table.push_back(clock_row("request clock: tracepoint", "6.3", tracepoint,
+                            used == WEIR_CLOCK_TRACEPOINT,
+                            tracepoint ? "sock_send_length, sock_recv_length, sk_data_ready"
+                                       : tracepoints.how + "; the skb clock runs per packet and "
+                                                           "reads up to 0.1 ms more"));
+  table.push_back(clock_row("request clock: skb", "4.10", skb, used == WEIR_CLOCK_SKB,
+                            skb ? "cgroup_skb with a TCP sequence check"
+                                : "without a clock requests are not seen, connections are"));
+  const KernelProbe::Finding lockdown = kernel.find(Feature::kLockdown);
   table.push_back(
-      required("BTF", has_btf, has_btf ? "types of the running kernel" : "no vmlinux BTF"));
-  for (const HookProbe& hook : kRequiredHooks) table.push_back(probe_hook(hook));
-  table.push_back(probe_cgroup_link());
-
-  const bool can_set_errno =
-      libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nullptr) == 1;
-  table.push_back({"errno of a refused connect", can_set_errno ? Use::kUsed : Use::kFallback, false,
-                   can_set_errno ? "ECONNREFUSED" : "EPERM; ECONNREFUSED needs Linux 5.18"});
-
-  const weir_request_clock used = clock.value_or(
-      has_request_clock(WEIR_CLOCK_TRACEPOINT) ? WEIR_CLOCK_TRACEPOINT : WEIR_CLOCK_SKB);
-  table.push_back(clock_row("request clock: tracepoint", WEIR_CLOCK_TRACEPOINT, used,
-                            "BTF tracepoints sock_send_length, sock_recv_length"));
-  table.push_back(clock_row("request clock: skb", WEIR_CLOCK_SKB, used,
-                            "cgroup_skb with a TCP sequence check"));
-  const bool migrates = has_listener_migration();
-  table.push_back({"listeners by depth", migrates ? Use::kUsed : Use::kFallback, false,
-                   migrates ? "queued connections move when a listener closes"
-                            : "without moving queued connections, which a handover then resets; "
-                              "that needs Linux 5.14"});
-  table.push_back(lockdown_row());
+      {"kernel lockdown", lockdown.there ? Use::kUsed : Use::kMissing, false,
+       lockdown.how + (lockdown.there ? "; kprobes and fentry are not used"
+                                      : "; programs may not read sockets: no census, no adoption"),
+       ""});
   return table;
 }
 
-Result<Capabilities> probe_capabilities() {
+Result<Capabilities> probe_capabilities(const KernelProbe& kernel) {
   route_libbpf_log();
-  int refused = 0;
-  const Fd program = load_tiny(BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS, 1, refused);
-  if (refused == EPERM) {
+  const KernelProbe::Finding sockops = kernel.find(Feature::kSockops);
+  if (!sockops.there && sockops.how == std::strerror(EPERM)) {
     return make_error(Code::kPermissionDenied,
                       "may not load BPF programs: run as root or with CAP_BPF, CAP_NET_ADMIN and "
                       "CAP_PERFMON");
   }
-  return describe_kernel(std::nullopt);
+  return describe_kernel(std::nullopt, kernel);
 }
+
+Result<Capabilities> probe_capabilities() { return probe_capabilities(running_kernel()); }
 
 }  // namespace weir::kernel

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "agent/kernel/census.h"
 #include "agent/kernel/cgroup2.h"
 #include "agent/kernel/decode.h"
+#include "agent/kernel/foreign.h"
 #include "agent/kernel/hooks.h"
 #include "agent/kernel/housekeeping.h"
 #include "agent/kernel/libbpf_log.h"
@@ -33,11 +35,15 @@ struct DestroySkeleton {
 };
 using Skeleton = std::unique_ptr<weir_bpf, DestroySkeleton>;
 
-Result<weir_request_clock> choose_clock(std::optional<weir_request_clock> forced) {
+Result<weir_request_clock> choose_clock(std::optional<weir_request_clock> forced,
+                                        const KernelProbe& kernel) {
   if (!forced) {
-    return has_request_clock(WEIR_CLOCK_TRACEPOINT) ? WEIR_CLOCK_TRACEPOINT : WEIR_CLOCK_SKB;
+    for (const weir_request_clock clock : {WEIR_CLOCK_TRACEPOINT, WEIR_CLOCK_SKB}) {
+      if (has_request_clock(clock, kernel)) return clock;
+    }
+    return WEIR_CLOCK_NONE;
   }
-  if (*forced != WEIR_CLOCK_NONE && !has_request_clock(*forced)) {
+  if (*forced != WEIR_CLOCK_NONE && !has_request_clock(*forced, kernel)) {
     return make_error(Code::kUnsupported, "this kernel does not offer the request clock asked for");
   }
   return *forced;
@@ -54,7 +60,7 @@ Status check_required(const Capabilities& capabilities) {
 }
 
 /// The programs that an agent with this request clock uses, not loaded yet.
-Result<Skeleton> open_programs(weir_request_clock clock) {
+Result<Skeleton> open_programs(weir_request_clock clock, const KernelProbe& kernel) {
   Skeleton skeleton(weir_bpf__open());
   if (!skeleton) return os_error(errno, "cannot open the embedded programs");
   for (const Hook& hook : kHooks) {
@@ -62,6 +68,9 @@ Result<Skeleton> open_programs(weir_request_clock clock) {
                               wanted(hook, clock));
   }
   SocketSweeps::select(skeleton->obj);
+  if (!kernel.has(Feature::kSockDestroy)) {
+    bpf_program__set_autoload(skeleton->progs.weir_end_idle, false);
+  }
   return skeleton;
 }
 
@@ -198,11 +207,33 @@ weir_meta describe_agent(weir_request_clock clock, const Cgroup& cgroup) {
   return meta;
 }
 
+/// Programs of others on our hooks. Another Weir there is an error.
+Result<std::vector<ForeignProgram>> look_for_others(const PinDir& pins, const Cgroup& cgroup) {
+  auto own = attached_programs(pins);
+  if (!own) return std::move(own).error();
+  auto foreign = foreign_programs(cgroup.path, *own);
+  if (!foreign) return foreign;
+  if (Status alone = check_no_other_weir(*foreign); !alone) return std::move(alone).error();
+  if (!foreign->empty()) {
+    spdlog::warn("foreign programs on our hooks programs=\"{}\"", describe(*foreign));
+  }
+  return foreign;
+}
+
+Capabilities describe(weir_request_clock clock, const KernelProbe& kernel,
+                      const std::vector<ForeignProgram>& foreign) {
+  Capabilities table = describe_kernel(clock, kernel);
+  table.push_back(describe_hooks(foreign));
+  return table;
+}
+
 /// The steps that leave traces below `pins`.
 Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Options& options,
                                              weir_request_clock clock, const Cgroup& cgroup,
-                                             bool adopted) {
-  auto skeleton = open_programs(clock);
+                                             bool adopted, const KernelProbe& kernel) {
+  auto foreign = look_for_others(pins, cgroup);
+  if (!foreign) return std::move(foreign).error();
+  auto skeleton = open_programs(clock, kernel);
   if (!skeleton) return std::move(skeleton).error();
   bpf_object* const object = (*skeleton)->obj;
   auto upgrade = Upgrade::prepare(object, pins, backends_needed(options.services));
@@ -236,28 +267,33 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
   if (!replaced) return std::move(replaced).error();
   if (Status done = upgrade->finish(*maps, *replaced); !done) return std::move(done).error();
   if (Status done = pins.remove_former(); !done) return std::move(done).error();
-  return std::unique_ptr<DataPlane>(
-      std::make_unique<KernelDataPlane>(std::move(pins), std::move(*maps), std::move(tables),
-                                        std::move(*sweeps), describe_kernel(clock), adopted));
+  return std::unique_ptr<DataPlane>(std::make_unique<KernelDataPlane>(
+      std::move(pins), std::move(*maps), std::move(tables), std::move(*sweeps),
+      describe(clock, kernel, *foreign), adopted));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<DataPlane>> DataPlane::attach(const Options& options) {
+  return attach(options, running_kernel());
+}
+
+Result<std::unique_ptr<DataPlane>> DataPlane::attach(const Options& options,
+                                                     const KernelProbe& kernel) {
   route_libbpf_log();
   if (Status valid = validate(options.breaker); !valid) return std::move(valid).error();
   auto cgroup = open_cgroup(options.cgroup_path);
   if (!cgroup) return std::move(cgroup).error();
-  auto capabilities = probe_capabilities();
+  auto capabilities = probe_capabilities(kernel);
   if (!capabilities) return std::move(capabilities).error();
   if (Status there = check_required(*capabilities); !there) return std::move(there).error();
-  auto clock = choose_clock(options.request_clock);
+  auto clock = choose_clock(options.request_clock, kernel);
   if (!clock) return std::move(clock).error();
   auto pins = PinDir::prepare(options.pin_root, options.wait_for_lock);
   if (!pins) return std::move(pins).error();
 
   const bool adopted = !pins->link_paths().empty();
-  auto plane = attach_at(*pins, options, *clock, *cgroup, adopted);
+  auto plane = attach_at(*pins, options, *clock, *cgroup, adopted, kernel);
   // What an earlier agent left goes on steering; what this attempt made is taken away again.
   if (!plane && (!adopted || pins->is_empty())) (void)pins->remove();
   return plane;

@@ -208,11 +208,13 @@ class DataPlane : public MapReader, public MapWriter {
     std::vector<ServiceSpec> services;
   };
 
-  /// Loads the programs and attaches them. Pins left by an earlier agent of the same ABI are
-  /// adopted: maps and in-flight state are kept, the programs of the links replaced. A service or
+  /// Loads the programs and attaches them. What an earlier agent left is taken over (upgrade.h):
+  /// counters and in-flight state are kept, the programs of the links replaced. A service or
   /// backend that is no longer in `options` is removed or drained. Fails with kAlreadyExists while
-  /// another agent is alive on the same pins.
+  /// another agent is alive on the same pins, or another Weir's programs are on the cgroup.
   static Result<std::unique_ptr<DataPlane>> attach(const Options& options);
+  static Result<std::unique_ptr<DataPlane>> attach(const Options& options,
+                                                   const KernelProbe& kernel);
 
   /// Whether pins of an earlier agent were adopted by attach().
   [[nodiscard]] virtual bool adopted() const = 0;

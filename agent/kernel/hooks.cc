@@ -98,6 +98,14 @@ bool wanted(const Hook& hook, weir_request_clock clock) {
   return !hook.clock || *hook.clock == clock;
 }
 
+Result<std::vector<std::uint32_t>> attached_programs(const PinDir& pins) {
+  auto pinned = open_links(pins);
+  if (!pinned) return std::move(pinned).error();
+  std::vector<std::uint32_t> ids;
+  for (const PinnedLink& link : *pinned) ids.push_back(link.info.prog_id);
+  return ids;
+}
+
 Result<std::vector<std::uint32_t>> attach_hooks(bpf_object* object, const PinDir& pins,
                                                 const AttachTarget& target,
                                                 weir_request_clock clock) {

@@ -51,6 +51,9 @@ struct AttachTarget {
   std::uint64_t cgroup_id = 0;
 };
 
+/// The programs in the links that are pinned, by id.
+Result<std::vector<std::uint32_t>> attached_programs(const PinDir& pins);
+
 /// Attaches the programs of a loaded object and pins the links. A link already pinned on the same
 /// cgroup, by this version or an older one, gets the new program in place of its old one, with no
 /// connect() in between unsteered; one elsewhere, or of a program that is not wanted, is removed.

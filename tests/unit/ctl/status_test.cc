@@ -110,14 +110,19 @@ TEST_F(StatusTest, JsonHasTheDocumentedShape) {
   describe_meta(meta, TimePoint(seconds(91)), {AgentState::kRunning, 77}, report);
   report.cgroup = "/sys/fs/cgroup";
   report.services = {service()};
-  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"}};
+  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded", "4.17"}};
+  report.foreign = {{"cgroup_inet4_connect", 7, "other", "00ff", "",
+                     kernel::ForeignProgram::Where::kAncestor, false, std::nullopt}};
   report.links = {{"steer_connect4", 5, 9, "cgroup_inet4_connect"}};
   EXPECT_EQ(json::parse(to_json(report)), json::parse(R"({
     "agent": {"state": "running", "pid": 77, "uptime_seconds": 90, "build_id": "abc123"},
     "abi_version": 2, "cgroup": "/sys/fs/cgroup", "request_clock": "skb",
     "services": [{"name": "chat", "address": "127.111.0.10:80", "policy": "p2c", "backends": 2,
                   "open": 1, "panic": false, "rif_limit": 2.5, "picks": 7, "misses": 3}],
-    "capabilities": [{"name": "connect4", "use": "used", "required": true, "detail": "loaded"}],
+    "capabilities": [{"name": "connect4", "use": "used", "required": true, "since_linux": "4.17",
+                      "detail": "loaded"}],
+    "foreign_programs": [{"name": "other", "attach_type": "cgroup_inet4_connect", "program_id": 7,
+                          "tag": "00ff", "cgroup": null, "where": "ancestor", "is_weir": false}],
     "links": [{"name": "steer_connect4", "link_id": 5, "program_id": 9,
                "attach_type": "cgroup_inet4_connect"}]})"))
       << to_json(report);
@@ -127,15 +132,17 @@ TEST_F(StatusTest, JsonOfNothingIsNulls) {
   EXPECT_EQ(json::parse(to_json(StatusReport{})), json::parse(R"({
     "agent": {"state": "none", "pid": null, "uptime_seconds": null, "build_id": null},
     "abi_version": 2, "cgroup": null, "request_clock": null, "services": [], "capabilities": [],
-    "links": []})"));
+    "foreign_programs": [], "links": []})"));
 }
 
 TEST_F(StatusTest, TextTellsPeople) {
   StatusReport report;
   describe_meta(meta, TimePoint(seconds(91)), {AgentState::kDead, 77}, report);
-  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded"},
+  report.capabilities = {{"connect4", kernel::Capability::Use::kUsed, true, "loaded", "4.17"},
                          {"request clock: tracepoint", kernel::Capability::Use::kFallback, false,
                           "lockdown: skb clock"}};
+  report.foreign = {{"cgroup_inet4_connect", 7, "other", "00ff", "",
+                     kernel::ForeignProgram::Where::kAncestor, false, std::nullopt}};
   report.links = {{"steer_connect4", 5, 19, "cgroup_inet4_connect"}};
   report.services = {service(), service()};
   report.services[1].name = "chat.backup";
@@ -153,9 +160,12 @@ TEST_F(StatusTest, TextTellsPeople) {
       "chat         127.111.0.10:80  p2c            2     1     no        2.5      7       3\n"
       "chat.backup  -                p2c            2     2    yes        2.5      7       3\n"
       "\n"
-      "CAPABILITY                 USE       REQUIRED  DETAIL\n"
-      "connect4                   used      yes       loaded\n"
-      "request clock: tracepoint  fallback  no        lockdown: skb clock\n"
+      "CAPABILITY                 USE       REQUIRED  LINUX  DETAIL\n"
+      "connect4                   used      yes       4.17   loaded\n"
+      "request clock: tracepoint  fallback  no        -      lockdown: skb clock\n"
+      "\n"
+      "FOREIGN PROGRAM  ATTACHED TO           CGROUP        TAG   PROGRAM ID\n"
+      "other            cgroup_inet4_connect  - (ancestor)  00ff           7\n"
       "\n"
       "PROGRAM         ATTACHED TO           LINK  PROGRAM ID\n"
       "steer_connect4  cgroup_inet4_connect     5          19\n");
