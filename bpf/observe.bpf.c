@@ -25,10 +25,6 @@
 
 #define AF_INET 2 /* include/linux/socket.h */
 
-/* Set by user space where it lacks CAP_PERFMON, which reading a socket needs: the error that a
- * socket ended with is then not known, and a peer's FIN may count as one byte received. */
-const volatile __u32 weir_sockets_unreadable = 0;
-
 /* ---- the connect ---- */
 
 static __always_inline void watch(struct bpf_sock_ops* ops) {
@@ -162,10 +158,8 @@ static __always_inline void accepted(struct bpf_sock_ops* ops, struct bpf_sock* 
 
 /* What the context does not tell. TCP sets the error before it closes the socket. */
 static __always_inline void read_socket(struct bpf_sock* socket, struct weir_end* end) {
-  struct tcp_sock* tcp;
+  struct tcp_sock* tcp = bpf_skc_to_tcp_sock(socket);
 
-  if (weir_sockets_unreadable) return;
-  tcp = bpf_skc_to_tcp_sock(socket);
   if (!tcp) return;
   end->error = (__u32)((const struct sock*)tcp)->sk_err;
   end->fin_in = ((const struct sock*)tcp)->__sk_common.skc_flags >>

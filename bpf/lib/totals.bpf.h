@@ -31,7 +31,7 @@ struct weir_end {
   weir_u64 bytes_received;
   weir_u32 state;       /* in which the end found it, enum weir_tcp_state */
   weir_u32 all_acked;   /* 1: nothing that was sent is unacknowledged */
-  weir_u32 fin_in;      /* 1: the peer's FIN was received; 0: no, or not known */
+  weir_u32 fin_in;      /* 1: the peer's FIN was received */
   weir_u32 retransmits; /* segments */
   weir_u32 min_rtt_us;  /* 0 or ~0: not known */
   weir_u32 error;       /* errno the socket ended with; 0: none */

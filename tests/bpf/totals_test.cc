@@ -325,6 +325,8 @@ TEST_F(LossyTotals, RetransmitsAndTimeoutsAgreeWithTcpsOwn) {
   EXPECT_EQ(reading.bytes_sent, 1U);
   EXPECT_EQ(reading.bytes_received, 1U);
   EXPECT_EQ(reading.requests, 1U);
+  // Two timeouts, of 200 ms and 400 ms at least: what is sent again does not restart the clock.
+  EXPECT_GT(*reading.ttfb().mean(), 500ms);
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ TEST(Totals, BytesArePayloadHoweverTheConnectionEnded) {
            Case{WEIR_TCP_FIN_WAIT2, true, true, true},     // the peer's FIN was the end
            Case{WEIR_TCP_CLOSE_WAIT, false, true, true},   // reset after the peer's FIN
            Case{WEIR_TCP_LAST_ACK, true, true, true},      // the peer closed first
-           Case{WEIR_TCP_LAST_ACK, true, true, false},     // the same, flag not readable
+           Case{WEIR_TCP_LAST_ACK, true, true, false},     // the same, flag not seen
            Case{WEIR_TCP_LAST_ACK, false, true, true},     // the same, our FIN never answered
            Case{WEIR_TCP_CLOSING, true, true, true},       // both at once
        }) {
