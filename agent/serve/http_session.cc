@@ -373,8 +373,10 @@ void HttpSession::finish_answer() {
   outbox_.shrink_to_fit();  // an idle connection holds no buffers
   if (inbox_.empty()) inbox_.shrink_to_fit();
   state_ = State::kReading;
-  if (shared_.draining.load() && inbox_.empty()) return linger();
-  set_read_deadline(shared_.options.idle_timeout);
+  // The answer promised to keep the connection: it began before the drain did.
+  const bool draining = shared_.draining.load() && inbox_.empty();
+  if (draining && !shared_.handing_over.load()) return linger();
+  set_read_deadline(draining ? shared_.options.hand_over_grace : shared_.options.idle_timeout);
   // Not called from here: a client that pipelines a thousand requests would nest a thousand frames.
   asio::post(io_.context, [self = shared_from_this()] { self->advance(); });
 }

@@ -172,6 +172,21 @@ TEST_F(Listeners, HandOverServesOpenConnectionsAndSendsThemOn) {
   EXPECT_TRUE(server->wait_drained(seconds(5)));
 }
 
+TEST_F(Listeners, HandOverDuringAnAnswerKeepsWhatTheAnswerPromised) {
+  HttpClient http = client();
+  http.send_post("/v1/completions", R"({"prompt":"x","stream":true})");
+  const auto [name, request] = executor.next();
+  ASSERT_NE(request, nullptr);
+  request->listener->on_text("Hi");
+  EXPECT_EQ(http.read_head().find("Connection: close"), std::string::npos);
+  server->begin_hand_over();
+  request->listener->on_complete({});
+  EXPECT_TRUE(http.read_head().ends_with("0\r\n\r\n"));  // the last chunk
+  const HttpReply next = http.get("/healthz");
+  EXPECT_EQ(next.status, 200);
+  EXPECT_EQ(next.header("Connection"), "close");
+}
+
 TEST_F(Listeners, HandOverEndsConnectionsThatSayNothing) {
   options.hand_over_grace = milliseconds(50);
   start();
