@@ -55,6 +55,7 @@ PROTO_OBJ := $(PROTO:include/weir/proto/%.proto=$(OBJ)/gen/%.pb.o)
 PROTO_HDR := $(PROTO:include/weir/proto/%.proto=$(GEN)/%.pb.h)
 SKEL     := $(GEN)/weir.skel.h
 SKEL_LISTEN := $(GEN)/weir_listen.skel.h
+SKEL_OLDER := $(GEN)/older.skel.h
 
 # ---- libllama: the machine's, or built once from a pinned source ------------------------------
 
@@ -132,9 +133,17 @@ $(SKEL_LISTEN): $(BPF_LISTEN:bpf/%.c=$(OBJ)/bpf/%.o)
 	$(call msg,SKEL,$@)
 	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name weir_listen_bpf > $@
 
+$(OBJ)/tests/%.bpf.o: tests/%.bpf.c
+	$(call msg,BPF,$<)
+	$(Q)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(SKEL_OLDER): $(OBJ)/tests/bpf/fixtures/older.bpf.o
+	$(call msg,SKEL,$@)
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name older_bpf > $@
+
 # Generated headers exist before the first compilation; -MD knows them afterwards (-MMD would leave
 # them out, because they are found through -isystem).
-$(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(SKEL_LISTEN) $(LLAMA_READY)
+$(OBJ)/%.o: %.cc | $(PROTO_HDR) $(SKEL) $(SKEL_LISTEN) $(SKEL_OLDER) $(LLAMA_READY)
 	$(call msg,CXX,$<)
 	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MD -MP -c $< -o $@
 

@@ -102,7 +102,7 @@ Capabilities describe_kernel(std::optional<weir_request_clock> clock, const Kern
       clock.value_or(tracepoint ? WEIR_CLOCK_TRACEPOINT : WEIR_CLOCK_SKB);
   table.push_back(clock_row("request clock: tracepoint", "6.3", tracepoint,
                             used == WEIR_CLOCK_TRACEPOINT,
-                            tracepoint ? "sock_send_length, sock_recv_length, sk_data_ready"
+                            tracepoint ? "sock_recv_length, payload in cgroup_skb"
                                        : tracepoints.how + "; the skb clock runs per packet and "
                                                            "reads up to 0.1 ms more"));
   table.push_back(clock_row("request clock: skb", "4.10", skb, used == WEIR_CLOCK_SKB,

@@ -151,8 +151,7 @@ class RunningKernel final : public KernelProbe {
                                         nullptr) == 1,
                 ""};
       case Feature::kTracepoints:
-        return loads_on(BPF_TRACE_RAW_TP,
-                        {"sock_send_length", "sock_recv_length", "sk_data_ready"});
+        return loads_on(BPF_TRACE_RAW_TP, {"sock_recv_length"});
       case Feature::kCgroupSkb:
         return loads(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS);
       case Feature::kSockDestroy:

@@ -101,8 +101,8 @@ Sizes checked_in() {
 
 void write_table(const Sizes& sizes, std::ostream& out) {
   out << "# Written by `make program-sizes`; checked by tests/bpf/program_sizes_test.cc.\n"
-         "# Instructions as the verifier counts them (each path once), bytes after translation\n"
-         "# and as machine code.\n"
+         "# Instructions that the verifier went through, again for each way by which it came; bytes\n"
+         "# after translation and as machine code.\n"
          "#\n"
          "# program          verified  xlated_bytes  jited_bytes\n";
   for (const auto& [name, size] : sizes) {
