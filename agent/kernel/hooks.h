@@ -29,9 +29,9 @@ struct Hook {
   std::optional<weir_request_clock> clock = std::nullopt;
 };
 
+/// In the order in which they are attached: a connect() is steered only when the programs that
+/// count it are there. One that was steered and not seen afterwards would be taken for a failure.
 inline constexpr std::array kHooks = {
-    Hook{"weir_connect4", BPF_CGROUP_INET4_CONNECT, "cgroup_inet4_connect"},
-    Hook{"weir_connect6", BPF_CGROUP_INET6_CONNECT, "cgroup_inet6_connect"},
     Hook{"weir_peername4", BPF_CGROUP_INET4_GETPEERNAME, "cgroup_inet4_getpeername"},
     Hook{"weir_peername6", BPF_CGROUP_INET6_GETPEERNAME, "cgroup_inet6_getpeername"},
     Hook{"weir_sk_release", BPF_CGROUP_INET_SOCK_RELEASE, "cgroup_inet_sock_release"},
@@ -41,6 +41,8 @@ inline constexpr std::array kHooks = {
     Hook{"weir_tp_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_TRACEPOINT},
     Hook{"weir_skb_out", BPF_CGROUP_INET_EGRESS, "cgroup_inet_egress", WEIR_CLOCK_SKB},
     Hook{"weir_skb_in", BPF_CGROUP_INET_INGRESS, "cgroup_inet_ingress", WEIR_CLOCK_SKB},
+    Hook{"weir_connect4", BPF_CGROUP_INET4_CONNECT, "cgroup_inet4_connect"},
+    Hook{"weir_connect6", BPF_CGROUP_INET6_CONNECT, "cgroup_inet6_connect"},
 };
 
 /// Whether the program belongs to an agent that uses `clock`.

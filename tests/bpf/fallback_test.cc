@@ -36,7 +36,7 @@ TEST_F(Fallback, WithoutTracepointsRequestsAreSeenInPackets) {
   plane_ = std::move(*attached);
   EXPECT_EQ(snapshot().meta.request_clock, weir_u32{WEIR_CLOCK_SKB});
   EXPECT_TRUE(programs().contains("weir_skb_in"));
-  EXPECT_FALSE(programs().contains("weir_tp_send"));
+  EXPECT_FALSE(programs().contains("weir_tp_recv"));
 }
 
 TEST_F(Fallback, WithoutAnyClockConnectionsAreStillSteeredAndCounted) {
