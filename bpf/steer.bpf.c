@@ -34,8 +34,8 @@ enum weir_verdict {
 
 /* Where to look for a backend, one step after the other, until there is one. */
 enum weir_step {
-  WEIR_STEP_POOL,   /* the service's own backends; when most of their breakers are open, only to
-                       try one of these */
+  WEIR_STEP_POOL,   /* the service's own backends; when most of their breakers are open and there is
+                       a backup pool, only to try one of these */
   WEIR_STEP_BACKUP, /* the backup pool, if there is one */
   WEIR_STEP_ANY,    /* own backends again: also the one that just failed on this socket, and in
                        panic also those whose breakers are open */
@@ -59,6 +59,7 @@ static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, bool 
     struct weir_pool* from = pool;
 
     if (step == WEIR_STEP_POOL) {
+      if (mostly_open && pool->backup == WEIR_NO_POOL) continue;
       if (mostly_open) wish.flags |= WEIR_PICK_PROBE;
       wish.avoid = avoid;
     } else if (step == WEIR_STEP_BACKUP) {
@@ -77,13 +78,34 @@ static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, bool 
 }
 
 /* For a backend whose breaker is not closed: whether this connect is one of those that try it. */
-static __always_inline __u32 take_token(struct weir_be* be, __u32 backend,
-                                        const struct weir_knobs* knobs, int* refused) {
+static __always_inline bool take_token(struct weir_be* be, __u32 backend,
+                                       const struct weir_knobs* knobs) {
   struct weir_breaker_change change = {};
+  bool taken = weir_breaker_take_token(&be->breaker, weir_now_ms(), knobs, &change);
 
-  *refused = !weir_breaker_take_token(&be->breaker, weir_now_ms(), knobs, &change);
   weir_breaker_changed(be, backend, knobs, &change);
-  return !*refused;
+  return taken;
+}
+
+/* Picks again, once, when another connect took the last token in between: a third time in a row it
+ * will not happen, and if it does, there was nobody. */
+static __always_inline struct weir_be* pick_with_token(struct weir_pool* pool, __u32 pool_index,
+                                                       bool v4_socket, __u32 avoid,
+                                                       const struct weir_knobs* knobs,
+                                                       struct weir_pick_result* result,
+                                                       __u32* probe) {
+  for (int attempt = 0; attempt < 2; attempt++) {
+    struct weir_be* be;
+
+    pick(pool, pool_index, v4_socket, avoid, result);
+    if (result->choice.backend == WEIR_NO_BACKEND) return 0;
+    be = weir_be_at(result->choice.backend);
+    if (!be || WEIR_READ_ONCE(be->breaker) == 0) return be;
+    *probe = take_token(be, result->choice.backend, knobs);
+    if (*probe || result->panic || WEIR_READ_ONCE(be->breaker) == 0) return be;
+    result->choice.backend = WEIR_NO_BACKEND;
+  }
+  return 0;
 }
 
 static __always_inline __u32 breaker_of(__u32 backend) {
@@ -99,11 +121,14 @@ static __noinline void explain(const struct weir_pick_result* result, __u32 pool
   struct weir_knobs* knobs = weir_knobs_now();
   struct weir_pool* pool = weir_pool_at(pool_index);
   struct weir_event_pick* event;
+  struct weir_pool* from;
 
   if (!knobs || !pool) return;
   if (!weir_watched(knobs->explain_until_ns)) return;
   if (knobs->explain_pool != WEIR_NO_POOL && knobs->explain_pool != pool_index) return;
   if (knobs->explain_one_in > 1 && weir_alias_slot(weir_random(), knobs->explain_one_in)) return;
+  from = result->backup ? weir_pool_at(pool->backup) : pool;
+  if (!from) return;
   event = WEIR_EVENT_RESERVE(struct weir_event_pick, WEIR_EVENT_PICK, pool_index, choice->backend,
                              cookie);
   if (!event) return;
@@ -111,9 +136,9 @@ static __noinline void explain(const struct weir_pick_result* result, __u32 pool
   event->second = choice->second;
   event->first_breaker = breaker_of(choice->first.backend);
   event->second_breaker = breaker_of(choice->second.backend);
-  event->policy = pool->policy;
+  event->policy = from->policy;
   event->rule = choice->rule;
-  event->rif_limit = pool->rif_limit;
+  event->rif_limit = from->rif_limit;
   event->panic = result->panic;
   event->backup = result->backup;
   event->probe = probe;
@@ -154,7 +179,7 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   struct weir_knobs* knobs = weir_knobs_now();
   struct weir_target* found;
   struct weir_pool* pool;
-  __u32 probe = 0, avoid, backend;
+  __u32 probe = 0, avoid;
   struct weir_be* be;
 
   if (!note || !knobs) return WEIR_PASS;
@@ -167,16 +192,7 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   pool = weir_pool_at(found->index);
   if (!pool) return WEIR_PASS;
 
-  pick(pool, found->index, v4_socket, avoid, &result);
-  backend = result.choice.backend;
-  be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
-  if (be && WEIR_READ_ONCE(be->breaker) != 0) {
-    int refused;
-
-    probe = take_token(be, backend, knobs, &refused);
-    /* Somebody else took the last token since we looked. */
-    if (refused && !result.panic && WEIR_READ_ONCE(be->breaker) != 0) be = 0;
-  }
+  be = pick_with_token(pool, found->index, v4_socket, avoid, knobs, &result, &probe);
   if (knobs->explain_until_ns) explain(&result, found->index, probe, cookie);
   if (!be) return nobody(pool);
 
@@ -186,7 +202,7 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   weir_count(WEIR_STAT_STEERED, 1);
   note->service = *service;
   note->pool = be->pool;
-  note->backend = backend;
+  note->backend = result.choice.backend;
   note->probe = probe;
   note->cookie = cookie;
   *target = be->address;

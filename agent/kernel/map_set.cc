@@ -178,19 +178,23 @@ Status MapSet::read_histograms(BackendReading& reading) {
   CachedHistograms& cached = cache_[reading.index];
   const std::uint64_t counted = 1 + reading.established + reading.requests + reading.closes +
                                 reading.waiting + reading.streaming;
-  auto fresh = std::make_shared<Histograms>();
-  const bool unchanged = cached.histograms && cached.counted == counted;
-  if (unchanged) *fresh = *cached.histograms;
+  const bool unchanged = cached.counted == counted;
+  Histograms fresh{};
+  if (unchanged && cached.histograms) fresh = *cached.histograms;
   for (std::uint32_t kind = 0; kind < WEIR_HIST_KINDS; ++kind) {
     if (unchanged && kind != WEIR_HIST_UNREAD) continue;
-    (*fresh)[kind] = {};
+    fresh[kind] = {};
     auto values =
         read_per_cpu<weir_hist>(fds_[kHist].get(), reading.index * WEIR_HIST_KINDS + kind);
     if (!values) return std::move(values).error();
-    for (const weir_hist& value : *values) (*fresh)[kind].add(value);
+    for (const weir_hist& value : *values) fresh[kind].add(value);
   }
-  cached = {counted, fresh};
-  reading.histograms = std::move(fresh);
+  cached.counted = counted;
+  // Most backends of a large configuration may never have had a connection.
+  const bool empty = std::all_of(fresh.begin(), fresh.end(),
+                                 [](const Histogram& each) { return each.count() == 0; });
+  cached.histograms = empty ? nullptr : std::make_shared<const Histograms>(fresh);
+  reading.histograms = cached.histograms;
   return {};
 }
 

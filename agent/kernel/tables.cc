@@ -262,7 +262,6 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
         weir_be& fresh = backends[*at];
         fresh = {};  // free: the kernel does not count here
         fresh.address = encode(backend_spec.address);
-        fresh.is_v4 = backend_spec.address.is_v4() ? 1 : 0;
         fresh.pool = *found;
         fresh.since_ns = to_kernel_ns(now);
         changes.new_backends.push_back(*at);

@@ -25,7 +25,6 @@ const Rules& backend_rules() {
       {"address.protocol", kOwned},
       {"pool", kOwned},
       {"state", kRebuilt},
-      {"is_v4", kRebuilt},
       {"weight_q16", kOwned},
       {"latency_us", kOwned},
       {"is_local", kOwned},
@@ -244,7 +243,6 @@ void UpgradeCarry::copy_owned() {
     const FieldMatch& state = *find(backend_fields_, "state");
     const bool is_free = at<std::uint32_t>(from, state.from) == WEIR_BE_FREE;
     to.state = is_free ? WEIR_BE_FREE : WEIR_BE_ACTIVE;
-    to.is_v4 = decode(to.address).is_v4() ? 1 : 0;
   }
   carry_words();
   const std::size_t slots_per_pool = 2 * options_.backends.size();

@@ -24,6 +24,7 @@
 
 #include "lib/alias.bpf.h"
 #include "lib/breaker.bpf.h"
+#include "lib/endpoint.bpf.h"
 
 /* Slots looked at one after the other, at most. */
 #define WEIR_PICK_SCAN 64
@@ -61,7 +62,7 @@ WEIR_INLINE int weir_usable(const struct weir_be* be, weir_u32 pool, weir_u32 fl
   weir_u64 breaker;
 
   if (WEIR_READ_ONCE(be->state) != WEIR_BE_ACTIVE || be->pool != pool) return 0;
-  if ((flags & WEIR_PICK_V4) && !be->is_v4) return 0;
+  if ((flags & WEIR_PICK_V4) && !weir_endpoint_is_v4(&be->address)) return 0;
   breaker = WEIR_READ_ONCE(be->breaker);
   if (breaker == 0) return !(flags & WEIR_PICK_PROBE);
   return (flags & WEIR_PICK_PANIC) || weir_breaker_admits(breaker, weir_now_ms());
@@ -117,6 +118,14 @@ WEIR_INLINE weir_u32 weir_scan(weir_u64 table, const struct weir_wish* wish, wei
   return WEIR_NO_BACKEND;
 }
 
+/* Field by field: clang 14 copies a constant struct without the stores that stand before it. */
+WEIR_INLINE void weir_no_candidate(struct weir_candidate* candidate) {
+  candidate->backend = WEIR_NO_BACKEND;
+  candidate->load = 0;
+  candidate->latency_us = 0;
+  candidate->weight_q16 = 0;
+}
+
 WEIR_INLINE struct weir_candidate weir_look_at(weir_u32 backend) {
   struct weir_candidate candidate = {WEIR_NO_BACKEND, 0, 0, 0};
   const struct weir_be* be = backend == WEIR_NO_BACKEND ? 0 : weir_be_at(backend);
@@ -129,10 +138,11 @@ WEIR_INLINE struct weir_candidate weir_look_at(weir_u32 backend) {
   return candidate;
 }
 
-/* Whether `b` has less load for its weight than `a`. Cross-multiplied: no division. One more on
- * both sides, or an idle backend of weight 1 and one of weight 10 would be alike. */
-WEIR_INLINE int weir_less_loaded(const struct weir_candidate* a, const struct weir_candidate* b) {
-  return (weir_u64)(b->load + 4) * a->weight_q16 < (weir_u64)(a->load + 4) * b->weight_q16;
+/* Whether `b` has less load for its weight than `a`, each with `more` on top. Cross-multiplied: no
+ * division. */
+WEIR_INLINE int weir_less_loaded(const struct weir_candidate* a, const struct weir_candidate* b,
+                                 weir_u32 more) {
+  return (weir_u64)(b->load + more) * a->weight_q16 < (weir_u64)(a->load + more) * b->weight_q16;
 }
 
 /* Two different candidates: 1 when the second one is to be taken. */
@@ -154,8 +164,10 @@ WEIR_INLINE int weir_prefer_second(weir_u32 policy, weir_u32 rif_limit,
       return second->latency_us < first->latency_us;
     }
   }
+  /* As they are: the draws follow the weights already, and of two idle ones the first drawn is as
+   * good as the other. */
   *rule = WEIR_RULE_LOAD;
-  return weir_less_loaded(first, second);
+  return weir_less_loaded(first, second, 0);
 }
 
 /* The better one of two draws; a second draw of the same backend is drawn again once. */
@@ -212,7 +224,9 @@ WEIR_SUBPROGRAM int weir_least_step(weir_u64 table, weir_u32 at, const struct we
   if (!wish || !choice) return 0;
   candidate = weir_look_at(weir_try_slot(table, at, 0, wish));
   if (candidate.backend == WEIR_NO_BACKEND) return 0;
-  if (choice->first.backend != WEIR_NO_BACKEND && !weir_less_loaded(&choice->first, &candidate))
+  /* With the request to come on top: nothing was drawn by weight here, and of two idle ones the
+   * heavier is to get it. */
+  if (choice->first.backend != WEIR_NO_BACKEND && !weir_less_loaded(&choice->first, &candidate, 4))
     return 0;
   choice->second = choice->first;
   choice->first = candidate;
@@ -231,36 +245,45 @@ WEIR_INLINE void weir_choose_least(weir_u64 table, const struct weir_wish* wish,
   choice->rule = WEIR_RULE_LEAST;
 }
 
+WEIR_INLINE void weir_choose_by_policy(struct weir_pool* pool, weir_u64 table,
+                                       const struct weir_wish* wish, struct weir_choice* choice,
+                                       weir_u32* at) {
+  switch (WEIR_READ_ONCE(pool->policy)) {
+    case WEIR_POLICY_ROUND_ROBIN:
+      weir_choose_in_turn(pool, table, wish, choice, at);
+      break;
+    case WEIR_POLICY_LEAST_INFLIGHT:
+      weir_choose_least(table, wish, choice, at);
+      break;
+    case WEIR_POLICY_WEIGHTED_RANDOM:
+      choice->backend = weir_draw(table, wish, weir_random(), at);
+      choice->rule = WEIR_RULE_ONLY;
+      choice->first = weir_look_at(choice->backend);
+      break;
+    default:
+      weir_choose_of_two(pool, table, wish, choice, at);
+  }
+}
+
 /* The backend that `wish` gets of `pool`, in choice->backend. Returns 0 when there is none. */
 WEIR_SUBPROGRAM int weir_pick_backend(struct weir_pool* pool, const struct weir_wish* wish,
                                       struct weir_choice* choice) {
-  struct weir_candidate nobody = {WEIR_NO_BACKEND, 0, 0, 0};
   weir_u32 at = 0;
   weir_u64 table;
 
   if (!pool || !wish || !choice) return 0;
   choice->backend = WEIR_NO_BACKEND;
   choice->rule = WEIR_RULE_NONE;
-  choice->first = nobody;
-  choice->second = nobody;
+  weir_no_candidate(&choice->first);
+  weir_no_candidate(&choice->second);
   table = WEIR_READ_ONCE(pool->table);
   if (weir_table_slots(table) == 0) return 0;
 
-  switch (WEIR_READ_ONCE(pool->policy)) {
-    case WEIR_POLICY_ROUND_ROBIN:
-      weir_choose_in_turn(pool, table, wish, choice, &at);
-      break;
-    case WEIR_POLICY_LEAST_INFLIGHT:
-      weir_choose_least(table, wish, choice, &at);
-      break;
-    case WEIR_POLICY_WEIGHTED_RANDOM:
-      choice->backend = weir_draw(table, wish, weir_random(), &at);
-      choice->rule = WEIR_RULE_ONLY;
-      choice->first = weir_look_at(choice->backend);
-      break;
-    default:
-      weir_choose_of_two(pool, table, wish, choice, &at);
-  }
+  /* To try a backend again is nobody's turn, and no policy's choice: whichever comes next. */
+  if (wish->flags & WEIR_PICK_PROBE)
+    at = weir_alias_slot(weir_random(), weir_table_slots(table));
+  else
+    weir_choose_by_policy(pool, table, wish, choice, &at);
   if (choice->backend != WEIR_NO_BACKEND) return 1;
   choice->backend = weir_scan(table, wish, at);
   choice->first = weir_look_at(choice->backend);

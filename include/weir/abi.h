@@ -194,9 +194,9 @@ enum weir_breaker_state {
                                           outcome when half-open; ms of CLOCK_MONOTONIC */
 
 /*
- * One backend. The first cache line is all that a pick reads of a candidate; the second what a
- * connect needs besides; the rest is touched at the end of connections. User space writes the fields
- * marked (u), the programs all others.
+ * One backend. The first cache line is all that a pick touches; the second what a connection counts
+ * besides; the rest is for the end of connections. User space writes the fields marked (u), the
+ * programs all others.
  */
 struct weir_be {
   weir_u64 breaker;              /* WEIR_BREAKER_* */
@@ -207,19 +207,17 @@ struct weir_be {
   weir_u32 consecutive_failures; /* failed connects since the last successful one */
   weir_u32 state;                /* (u) enum weir_be_state */
   weir_u32 pool;                 /* (u) index into weir_pool */
-  weir_u32 is_v4;                /* (u) 1: the address is IPv4 */
   weir_u32 weight_q16;           /* (u) published weight times 65536 */
   weir_u32 latency_us;           /* (u) published time to first byte; 0: not known */
-  weir_u64 pad0[2];
+  struct weir_endpoint address;  /* (u) */
 
-  struct weir_endpoint address; /* (u) */
-  weir_u32 is_local;            /* (u) 1: served by this agent */
-  weir_u64 since_ns;            /* (u) when this record was taken into use */
-  weir_u64 connects;            /* connects steered here, counted as the SYN leaves */
-  weir_u64 established;         /* connections, steered or direct, that were established */
-  weir_u64 requests;            /* requests whose first response byte was seen */
-  weir_u32 min_rtt_us;          /* least round trip of any connection; 0: not known */
-  weir_u32 pad1;
+  weir_u64 since_ns;    /* (u) when this record was taken into use */
+  weir_u32 is_local;    /* (u) 1: served by this agent */
+  weir_u32 min_rtt_us;  /* least round trip of any connection; 0: not known */
+  weir_u64 connects;    /* connects steered here, counted as the SYN leaves */
+  weir_u64 established; /* connections, steered or direct, that were established */
+  weir_u64 requests;    /* requests whose first response byte was seen */
+  weir_u64 pad0[3];
 
   weir_u64 connect_failures; /* connections that were never established, whatever the reason */
   weir_u64 refused;          /* of these, refused */
@@ -240,7 +238,7 @@ struct weir_be {
   weir_u64 idle_ended;      /* idle connections ended because the breaker opened */
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_be) == 256, "weir_be");
-WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, address) == 64, "weir_be: pick line");
+WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, since_ns) == 64, "weir_be: pick line");
 
 /*
  * A pick, left by connect() for the SYN of the same socket: state is only allocated, and load only

@@ -37,7 +37,7 @@ class PickTest : public testing::Test {
     std::vector<WeightedBackend> weights;
     for (std::uint32_t i = 0; i < members_.size(); ++i) {
       weir_be& be = environment_.backends[kFirstBackend + i];
-      be.is_v4 = 1;
+      be.address = encode(Endpoint::parse("127.0.0.1:" + std::to_string(1000 + i)).value());
       be.pool = kPool;
       be.state = WEIR_BE_ACTIVE;
       be.weight_q16 = to_q16(members_[i].weight);
@@ -141,7 +141,7 @@ class Model {
         if (second.latency_us < first.latency_us) return b;
       }
     }
-    return (second.load / 4.0 + 1) / second.weight < (first.load / 4.0 + 1) / first.weight ? b : a;
+    return second.load / second.weight < first.load / first.weight ? b : a;
   }
 
   [[nodiscard]] std::uint32_t or_scan(Backend chosen, std::size_t slot) const {
@@ -306,7 +306,7 @@ TEST_F(PickTest, NeverReturnsWhatMayNotBeUsed) {
     auto& backends = environment_.backends;
     backends[kFirstBackend].state = WEIR_BE_DRAINING;
     backends[kFirstBackend + 1].pool = kPool + 1;  // the record was given away
-    backends[kFirstBackend + 2].is_v4 = 0;
+    backends[kFirstBackend + 2].address = encode(Endpoint::parse("[2001:db8::1]:80").value());
     for (int i = 0; i < 1000; ++i) {
       EXPECT_EQ(pick(WEIR_PICK_V4, kFirstBackend + 3).backend, kFirstBackend + 4);
       EXPECT_NE(pick().backend, kFirstBackend);
@@ -322,6 +322,23 @@ TEST_F(PickTest, PanicIgnoresTheBreakers) {
   std::map<std::uint32_t, int> counts;
   for (int i = 0; i < 1000; ++i) ++counts[pick(WEIR_PICK_PANIC).backend];
   EXPECT_EQ(counts.size(), 2U);
+}
+
+TEST_F(PickTest, IdleBackendsGetTheirShareByWeight) {
+  set_members({{.weight = 10}, {.weight = 1}});
+  for (const auto policy : {WEIR_POLICY_PREQUAL, WEIR_POLICY_P2C}) {
+    pool_.policy = policy;
+    int light = 0;
+    for (int i = 0; i < 11'000; ++i) light += pick().backend == kFirstBackend + 1 ? 1 : 0;
+    EXPECT_NEAR(light, 1000, 160);  // the first of two draws decides
+  }
+}
+
+TEST_F(PickTest, ProbeTakesNobodysTurn) {
+  set_members({{}, {.open = true}, {}, {.open = true}});
+  pool_.policy = WEIR_POLICY_ROUND_ROBIN;
+  EXPECT_EQ(pick(WEIR_PICK_PROBE).backend, WEIR_NO_BACKEND);
+  EXPECT_EQ(pool_.turn, 0U);
 }
 
 TEST_F(PickTest, ProbeWantsABreakerWithATokenToGive) {
