@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Runs over sockets that already exist, started by user space (agent/kernel/census.h, sweep.h):
+ * Runs over sockets that already exist, started by user space (agent/kernel/socket_sweeps.h):
  *
  *   weir_settle    each observed socket: what is silent is over; bytes of live connections
  *   weir_recount   each observed socket: which gauges should count it
@@ -184,6 +184,8 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
   tcp_state = common->skc_state;
   if (tcp_state != BPF_TCP_ESTABLISHED && tcp_state != BPF_TCP_SYN_SENT) return 0;
   sweep->sockets++;
+  /* First, because it is so of most sockets and quickly said. */
+  if (bpf_sk_storage_get(&weir_sk, tcp, 0, 0)) return 0;
   state.backend = backend_at(common, true);
   /* Of a server's end only the time until a request is read is of interest: tracepoints tell it. */
   if (state.backend == WEIR_NO_BACKEND && meta->request_clock == WEIR_CLOCK_TRACEPOINT) {
@@ -192,7 +194,7 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
   }
   if (state.backend == WEIR_NO_BACKEND || !in_scope(tcp, meta)) return 0;
   be = weir_be_at(state.backend);
-  if (!be || bpf_sk_storage_get(&weir_sk, tcp, 0, 0)) return 0;
+  if (!be) return 0;
 
   state.pool = be->pool;
   /* Not to be sniffed: what it sends next is not how it began. */

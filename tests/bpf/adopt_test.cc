@@ -20,7 +20,7 @@ class Adopt : public CensusTest {
   }
 };
 
-TEST_F(Adopt, CountsConnectionsFromBeforeAndSeesThemClose) {
+TEST_F(Adopt, Trap12CountsConnectionsFromBeforeAndSeesThemClose) {
   const TcpBackend server("127.0.0.1");
   RemoteSockets client(sandbox_.cgroup());
   for (int slot = 0; slot < 3; ++slot) ASSERT_EQ(client.connect(slot, server.address()), 0);
@@ -95,7 +95,7 @@ INSTANTIATE_TEST_SUITE_P(Clocks, AdoptWithClock,
                          });
 
 /// Traps 4 and 13: a TCP iterator sees the network namespace of its opener only.
-TEST_F(Adopt, FindsConnectionsInEveryNetworkNamespace) {
+TEST_F(Adopt, Trap13FindsConnectionsInEveryNetworkNamespace) {
   const Endpoint address = endpoint("127.0.0.1:7070");
   RemoteSockets pod(sandbox_.cgroup(), RemoteSockets::Network::kOwn);
   RemoteSockets other(sandbox_.cgroup(), RemoteSockets::Network::kOwn);
@@ -123,7 +123,7 @@ TEST_F(Adopt, FindsConnectionsInEveryNetworkNamespace) {
 }
 
 /// Trap 13: it would adopt too much, too.
-TEST_F(Adopt, LeavesOthersAlone) {
+TEST_F(Adopt, Trap13LeavesOthersAlone) {
   const TcpBackend server("127.0.0.1");
   const TcpBackend stranger("127.0.0.1");
   RemoteSockets inside(sandbox_.cgroup());

@@ -147,7 +147,7 @@ TEST_F(Census, CountsOpenBreakersAsThePoolDoes) {
 }
 
 /// Trap 24: connections come and go while they are recounted.
-TEST_F(Census, DoesNotTakeTrafficForDrift) {
+TEST_F(Census, Trap24DoesNotTakeTrafficForDrift) {
   const TcpBackend quick("127.0.0.1");
   attach({service(kService, {quick.address()})}, {1});
   std::vector<std::unique_ptr<Application>> clients;

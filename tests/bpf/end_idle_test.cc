@@ -103,7 +103,7 @@ TEST_F(EndIdle, EndsWhatIsIdleAndNothingElse) {
 }
 
 /// Trap 4: also for a client in a network namespace of its own.
-TEST_F(EndIdle, ReachesEveryNetworkNamespace) {
+TEST_F(EndIdle, Trap04ReachesEveryNetworkNamespace) {
   const Endpoint address = endpoint("127.0.0.1:7081");
   RemoteSockets pod(sandbox_.cgroup(), RemoteSockets::Network::kOwn);
   ASSERT_EQ(pod.listen(kListener, address), 0);
