@@ -214,24 +214,26 @@ Result<std::vector<ForeignProgram>> foreign_programs(
 }
 
 Status check_no_other_weir(const std::vector<ForeignProgram>& programs) {
+  const ForeignProgram* other = nullptr;
   for (const ForeignProgram& program : programs) {
     if (!program.is_weir || program.where != Where::kHere) continue;
-    std::string who = "another Weir";
-    std::string how = "stop it first, or steer another cgroup";
-    const auto pins = program.maps ? find_pins(*program.maps) : std::nullopt;
-    if (pins) {
-      if (auto meta = read_pinned_meta(*pins)) {
-        who += " (pid " + std::to_string(meta->agent_pid) + ", build " + meta->build_id + ")";
-      }
-      who += ", pinned at " + *pins + ",";
-      how = "stop it first, or `weir detach --pin-root " + fs::path(*pins).parent_path().string() +
-            "`";
-    }
-    return make_error(Code::kAlreadyExists, who + " steers the cgroup " + program.cgroup +
-                                                " already (program " + program.name + ", id " +
-                                                std::to_string(program.program_id) + "): " + how);
+    // Not each of its programs knows its backends.
+    if (other == nullptr || program.maps) other = &program;
   }
-  return {};
+  if (other == nullptr) return {};
+  std::string who = "another Weir";
+  std::string how = "stop it first, or steer another cgroup";
+  if (const auto pins = other->maps ? find_pins(*other->maps) : std::nullopt) {
+    if (auto meta = read_pinned_meta(*pins)) {
+      who += " (pid " + std::to_string(meta->agent_pid) + ", build " + meta->build_id + ")";
+    }
+    who += ", pinned at " + *pins + ",";
+    how =
+        "stop it first, or `weir detach --pin-root " + fs::path(*pins).parent_path().string() + "`";
+  }
+  return make_error(Code::kAlreadyExists, who + " steers the cgroup " + other->cgroup +
+                                              " already (program " + other->name + ", id " +
+                                              std::to_string(other->program_id) + "): " + how);
 }
 
 Capability describe_hooks(const std::vector<ForeignProgram>& programs) {

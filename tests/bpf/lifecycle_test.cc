@@ -130,6 +130,17 @@ TEST_F(Lifecycle, DetachLeavesNothing) {
   EXPECT_EQ(error, ENETUNREACH);
 }
 
+TEST_F(Lifecycle, DetachTakesEverythingBelowTheVersionDirectories) {
+  attach({}, {});
+  plane_.reset();
+  const std::string pins = sandbox_.pin_root() + "/v" + std::to_string(WEIR_ABI_VERSION);
+  std::filesystem::create_directories(pins + "/listen/4026531840-80-127.0.0.1");
+  std::filesystem::create_directories(pins + "/next");
+  std::filesystem::create_directories(sandbox_.pin_root() + "/v1/links");
+  EXPECT_TRUE(detach_pinned(sandbox_.pin_root()).ok());
+  EXPECT_FALSE(std::filesystem::exists(sandbox_.pin_root()));
+}
+
 TEST_F(Lifecycle, PinsOfADeadAgentCanBeReadAndDetached) {
   const TcpBackend server("127.0.0.1");
   attach({service(kService, {server.address()})}, {1});
