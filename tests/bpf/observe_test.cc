@@ -110,7 +110,7 @@ TEST_P(Observe, GaugesReturnToZeroWhenClientsAreKilledMidRequest) {
 }
 
 TEST_P(Observe, UploadTimeIsNotTheBackendsLatency) {
-  const TcpBackend server("127.0.0.1", 100ms);  // counted from the first part of the request
+  const TcpBackend server("127.0.0.1", 400ms);  // counted from the first part of the request
   attach({service(kService, {server.address()})}, {1}, GetParam());
   const std::chrono::nanoseconds measured(
       run_in<std::chrono::nanoseconds::rep>(sandbox_.cgroup(), [] {
@@ -118,18 +118,18 @@ TEST_P(Observe, UploadTimeIsNotTheBackendsLatency) {
         char byte = 'q';
         const int fd = connect_to(endpoint(kService), false, &error);
         (void)send(fd, &byte, 1, 0);
-        std::this_thread::sleep_for(60ms);
+        std::this_thread::sleep_for(250ms);
         (void)send(fd, &byte, 1, 0);
         const auto last_part = std::chrono::steady_clock::now();
         (void)recv(fd, &byte, 1, 0);
         return (std::chrono::steady_clock::now() - last_part).count();
       }));
   ASSERT_GT(measured, 1ms);
-  ASSERT_LT(measured, 60ms);
+  ASSERT_LT(measured, 250ms);
   const BackendReading reading = backend(0);
   ASSERT_EQ(reading.ttfb().count(), 1U);
-  // One sample on a machine that may be busy; counted from the first part it would be 60 ms off.
-  EXPECT_LT(std::chrono::abs(*reading.ttfb().mean() - measured), 20ms);
+  // One sample on a machine that may be busy; counted from the first part it would be 250 ms off.
+  EXPECT_LT(std::chrono::abs(*reading.ttfb().mean() - measured), 100ms);
 }
 
 INSTANTIATE_TEST_SUITE_P(BothClocks, Observe,
