@@ -135,7 +135,7 @@ static __noinline void sniff_request(struct __sk_buff* skb, struct weir_sk* sk,
 
 /* Bytes of the response head that begins at `offset`; 0 when its end is not in this packet, or not
  * within the first KiB of it. */
-static __noinline __u32 head_bytes(struct __sk_buff* skb, __u32 offset) {
+WEIR_SUBPROGRAM int weir_head_bytes(struct __sk_buff* skb, __u32 offset) {
   struct weir_head_chunk chunk = {};
 
   for (__u32 bytes = 0; bytes < 1024; bytes += WEIR_HEAD_CHUNK) {
@@ -147,7 +147,7 @@ static __noinline __u32 head_bytes(struct __sk_buff* skb, __u32 offset) {
     if (chunk.length > WEIR_HEAD_CHUNK) chunk.length = WEIR_HEAD_CHUNK;
     if (chunk.length == 0 || bpf_skb_load_bytes(skb, at, chunk.bytes, chunk.length) < 0) return 0;
     found = weir_head_end(&chunk);
-    if (found > 0) return bytes + (__u32)found;
+    if (found > 0) return (int)bytes + found;
   }
   return 0;
 }
@@ -174,14 +174,14 @@ static __noinline __u32 interim_bytes(struct __sk_buff* skb, struct weir_sk* sk,
 
   if (!be) return 0;
   for (int response = 0; response < WEIR_INTERIM_RESPONSES; response++) {
-    __u32 length;
+    int length;
 
     if (!is_interim_at(skb, segment->offset + bytes)) break;
     WEIR_ADD(&be->interim, 1);
-    length = head_bytes(skb, segment->offset + bytes);
+    length = weir_head_bytes(skb, segment->offset + bytes);
     /* Goes on in the next packet, as far as one can tell. */
-    if (length == 0) return segment->payload_bytes;
-    bytes += length;
+    if (length <= 0) return segment->payload_bytes;
+    bytes += (__u32)length;
   }
   return bytes;
 }
