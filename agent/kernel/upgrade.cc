@@ -260,6 +260,7 @@ Status Upgrade::begin(MapSet& maps, Tables& tables) {
     if (Status done = rename_pin(pins_->staging_path(), pins_->next_path()); !done) return done;
   }
   stage_ = Stage::kBegun;
+  begun_ = std::chrono::steady_clock::now();
   // What the new programs meet is what the old ones have left.
   if (carry_) carry_->transfer();
   return {};
@@ -278,6 +279,12 @@ Status Upgrade::finish(MapSet& maps, const std::vector<std::uint32_t>& tracing_p
     if (negative != 0) spdlog::warn("upgrade: gauges below zero count={}", negative);
   }
   if (Status done = move_pins(); !done) return done;
+  if (carries_tables_) {
+    using std::chrono::duration_cast, std::chrono::microseconds;
+    const auto took = duration_cast<microseconds>(std::chrono::steady_clock::now() - begun_);
+    spdlog::info("maps copied forward from={} room={} sockets={} took_us={}", *from_,
+                 maps.backends().size(), sockets_kept_ ? "kept" : "adopted", took.count());
+  }
   carry_.reset();
   return {};
 }

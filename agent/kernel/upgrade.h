@@ -25,6 +25,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/kernel/map_set.h"
 #include "agent/kernel/pin_dir.h"
@@ -88,6 +89,7 @@ class Upgrade {
   bool carries_tables_ = false;  ///< backends and pools move to new maps
   bool sockets_kept_ = false;
   Stage stage_ = Stage::kPrepared;
+  TimePoint begun_;
   std::array<MappedBytes, 2> memory_;
   std::optional<UpgradeCarry> carry_;
 };

@@ -134,7 +134,7 @@ TEST_F(Lifecycle, DetachTakesEverythingBelowTheVersionDirectories) {
   attach({}, {});
   plane_.reset();
   const std::string pins = sandbox_.pin_root() + "/v" + std::to_string(WEIR_ABI_VERSION);
-  std::filesystem::create_directories(pins + "/listen/4026531840-80-127.0.0.1");
+  std::filesystem::create_directories(pins + "/listen/4026531840-80-127_0_0_1");
   std::filesystem::create_directories(pins + "/next");
   std::filesystem::create_directories(sandbox_.pin_root() + "/v1/links");
   EXPECT_TRUE(detach_pinned(sandbox_.pin_root()).ok());
