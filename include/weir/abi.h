@@ -90,8 +90,8 @@ WEIR_STATIC_ASSERT(sizeof(struct weir_meta) == 80, "weir_meta");
 /* Where request and response bytes are seen. */
 enum weir_request_clock {
   WEIR_CLOCK_NONE = 0,       /* nowhere: connections are counted, requests are not */
-  WEIR_CLOCK_TRACEPOINT = 1, /* tp_btf sock_send_length / sock_recv_length */
-  WEIR_CLOCK_SKB = 2,        /* cgroup_skb with a TCP sequence check */
+  WEIR_CLOCK_TRACEPOINT = 1, /* responses by tp_btf sock_recv_length */
+  WEIR_CLOCK_SKB = 2,        /* responses, too, by cgroup_skb with a TCP sequence check */
 };
 
 /* Read by the programs at every use; written by user space at any time. */
