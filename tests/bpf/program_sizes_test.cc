@@ -101,7 +101,8 @@ Sizes checked_in() {
 
 void write_table(const Sizes& sizes, std::ostream& out) {
   out << "# Written by `make program-sizes`; checked by tests/bpf/program_sizes_test.cc.\n"
-         "# Instructions that the verifier went through, again for each way by which it came; bytes\n"
+         "# Instructions that the verifier went through, again for each way by which it came; "
+         "bytes\n"
          "# after translation and as machine code.\n"
          "#\n"
          "# program          verified  xlated_bytes  jited_bytes\n";

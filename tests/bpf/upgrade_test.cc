@@ -132,7 +132,12 @@ TEST_F(UpgradeTest, LargerMapsUnderTrafficLoseNoCount) {
   stop(first, tally);
   stop(second, tally);
   EXPECT_EQ(tally->failures, 0U) << "a connect() was not steered";
-  EXPECT_TRUE(eventually([&] { return backend(0).in_flight == 7; })) << backend(0).in_flight;
+  EXPECT_TRUE(eventually([&] { return backend(0).in_flight == 7; }))
+      << backend(0).in_flight << " in flight, " << backend(0).fresh << " fresh, connects "
+      << backend(0).connects << ", made " << tally->connects + 7 << ", released "
+      << stat(WEIR_STAT_RELEASED) << ", below zero " << stat(WEIR_STAT_UNDERFLOW_PREVENTED)
+      << ", bad index " << stat(WEIR_STAT_BAD_INDEX) << ", again "
+      << stat(WEIR_STAT_RECONNECT_RELEASED);
   held.kill();
   ASSERT_TRUE(eventually([&] { return backend(0).in_flight == 0; }));
 
