@@ -40,7 +40,8 @@ std::vector<weir_pick_slot> build_alias_table(const std::vector<WeightedBackend>
 
   std::vector<weir_pick_slot> slots(taken.size());
   for (std::size_t i = 0; i < taken.size(); ++i) {
-    slots[i] = {to_threshold(1), taken[i].index, taken[i].index, 0};
+    const auto index = static_cast<weir_u16>(taken[i].index);
+    slots[i] = {to_threshold(1), index, index};
   }
   // Each step fills one poor slot with what a rich backend has too much of. Slots left over differ
   // from 1 by rounding only and stay whole.
@@ -49,7 +50,7 @@ std::vector<weir_pick_slot> build_alias_table(const std::vector<WeightedBackend>
     const std::size_t giver = rich.back();
     poor.pop_back();
     slots[taker].threshold = to_threshold(share[taker]);
-    slots[taker].alias = taken[giver].index;
+    slots[taker].alias = static_cast<weir_u16>(taken[giver].index);
     share[giver] -= 1 - share[taker];
     if (share[giver] < 1) {
       rich.pop_back();

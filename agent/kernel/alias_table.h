@@ -14,7 +14,7 @@
 namespace weir::kernel {
 
 struct WeightedBackend {
-  std::uint32_t index = 0;  ///< into weir_be
+  std::uint32_t index = 0;  ///< into weir_be, below WEIR_MAX_BACKENDS
   double weight = 0;        ///< finite, >= 0; relative
 };
 

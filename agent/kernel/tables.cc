@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <random>
 #include <set>
 #include <string>
 #include <string_view>
@@ -237,6 +238,7 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
       if (!spec.is_backup) fresh.address = encode(spec.service->address);
       fresh.table = table_word(*found * 2 * static_cast<std::uint32_t>(backends.size()), 0);
       fresh.backup = WEIR_NO_POOL;
+      fresh.seed = static_cast<weir_u32>(std::random_device{}());
       fresh.in_use = 1;
     }
     weir_pool& pool = pools[*found];

@@ -62,12 +62,15 @@ const Rules& backend_rules() {
 const Rules& pool_rules() {
   using enum CarryRule;
   static const Rules rules = {
-      {"table", kRebuilt},          {"flags", kOwned},      {"policy", kOwned},
-      {"rif_limit", kOwned},        {"members", kRebuilt},  {"backup", kOwned},
-      {"in_use", kOwned},           {"address.ip", kOwned}, {"address.port", kOwned},
-      {"address.protocol", kOwned}, {"name", kOwned},       {"open", kRebuilt},
-      {"turn", kCounter},           {"picks", kCounter},    {"misses", kCounter},
-      {"panics", kCounter},         {"backups", kCounter},
+      {"table", kRebuilt},      {"flags", kOwned},
+      {"policy", kOwned},       {"rif_limit", kOwned},
+      {"members", kRebuilt},    {"backup", kOwned},
+      {"in_use", kOwned},       {"address.ip", kOwned},
+      {"address.port", kOwned}, {"address.protocol", kOwned},
+      {"name", kOwned},         {"open", kRebuilt},
+      {"seed", kOwned},         {"turn", kCounter},
+      {"picks", kCounter},      {"misses", kCounter},
+      {"panics", kCounter},     {"backups", kCounter},
   };
   return rules;
 }

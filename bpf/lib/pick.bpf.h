@@ -87,14 +87,21 @@ WEIR_SUBPROGRAM weir_u32 weir_try_slot(weir_u64 table, weir_u32 at, weir_u32 coi
   return be && weir_usable(be, wish->pool, wish->flags) ? backend : WEIR_NO_BACKEND;
 }
 
-/* 32 random bits, spread over 64 (the finalizer of splitmix64): a call for random bits costs as much
- * as the rest of a draw, so that two draws, each of a slot and a coin, share one. */
-WEIR_INLINE weir_u64 weir_stir(weir_u32 random) {
-  weir_u64 bits = (weir_u64)random * 0x9e3779b97f4a7c15ull;
+/* Every bit of the result depends on every bit of `value` (the finalizer of splitmix64). */
+WEIR_INLINE weir_u64 weir_stir(weir_u64 value) {
+  value *= 0x9e3779b97f4a7c15ull;
+  value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9ull;
+  value = (value ^ value >> 27) * 0x94d049bb133111ebull;
+  return value ^ value >> 31;
+}
 
-  bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9ull;
-  bits = (bits ^ bits >> 27) * 0x94d049bb133111ebull;
-  return bits ^ bits >> 31;
+/* Random bits for one pick: those that splitmix64 makes of a counter. The pool's seed keeps nodes
+ * from drawing in step; nothing here has to be hard to guess. (A call for random bits costs as much
+ * as the draws themselves.) */
+WEIR_INLINE weir_u64 weir_draw_bits(struct weir_pool* pool) {
+  weir_u32 turn = (weir_u32)__sync_fetch_and_add(&pool->turn, 1);
+
+  return weir_stir((weir_u64)pool->seed << 32 | turn);
 }
 
 /* One weighted draw from 32 random bits. */
@@ -171,15 +178,15 @@ WEIR_INLINE int weir_prefer_second(weir_u32 policy, weir_u32 rif_limit,
 }
 
 /* The better one of two draws; a second draw of the same backend is drawn again once. */
-WEIR_INLINE void weir_choose_of_two(const struct weir_pool* pool, weir_u64 table,
+WEIR_INLINE void weir_choose_of_two(struct weir_pool* pool, weir_u64 table,
                                     const struct weir_wish* wish, struct weir_choice* choice,
                                     weir_u32* at) {
-  weir_u64 random = weir_stir(weir_random());
+  weir_u64 random = weir_draw_bits(pool);
   weir_u32 ignored, first = weir_draw(table, wish, (weir_u32)(random >> 32), at),
                     second = weir_draw(table, wish, (weir_u32)random, &ignored);
 
   if (second == first && weir_table_slots(table) > 1)
-    second = weir_draw(table, wish, weir_random(), &ignored);
+    second = weir_draw(table, wish, (weir_u32)weir_stir(random), &ignored);
   if (first == WEIR_NO_BACKEND) {
     first = second;
     second = WEIR_NO_BACKEND;
@@ -234,9 +241,10 @@ WEIR_SUBPROGRAM int weir_least_step(weir_u64 table, weir_u32 at, const struct we
 }
 
 /* In a pool of more than WEIR_PICK_SCAN backends: of so many, from a slot drawn at random. */
-WEIR_INLINE void weir_choose_least(weir_u64 table, const struct weir_wish* wish,
-                                   struct weir_choice* choice, weir_u32* at) {
-  *at = weir_alias_slot(weir_random(), weir_table_slots(table));
+WEIR_INLINE void weir_choose_least(struct weir_pool* pool, weir_u64 table,
+                                   const struct weir_wish* wish, struct weir_choice* choice,
+                                   weir_u32* at) {
+  *at = weir_alias_slot((weir_u32)weir_draw_bits(pool), weir_table_slots(table));
   for (weir_u32 step = 0; step < WEIR_PICK_SCAN; step++) {
     if (step >= weir_table_slots(table)) break;
     weir_least_step(table, *at + step, wish, choice);
@@ -253,10 +261,10 @@ WEIR_INLINE void weir_choose_by_policy(struct weir_pool* pool, weir_u64 table,
       weir_choose_in_turn(pool, table, wish, choice, at);
       break;
     case WEIR_POLICY_LEAST_INFLIGHT:
-      weir_choose_least(table, wish, choice, at);
+      weir_choose_least(pool, table, wish, choice, at);
       break;
     case WEIR_POLICY_WEIGHTED_RANDOM:
-      choice->backend = weir_draw(table, wish, weir_random(), at);
+      choice->backend = weir_draw(table, wish, (weir_u32)weir_draw_bits(pool), at);
       choice->rule = WEIR_RULE_ONLY;
       choice->first = weir_look_at(choice->backend);
       break;

@@ -147,10 +147,11 @@ struct weir_pool {
   weir_u32 in_use;    /* 0: this record is free */
   struct weir_endpoint address;
   char name[WEIR_NAME_LEN]; /* NUL-terminated */
-  weir_u8 pad0[44];
+  weir_u32 seed;            /* random; where the draws of this pool begin */
+  weir_u8 pad0[40];
 
   weir_u32 open;        /* members whose breaker is not closed */
-  weir_u32 turn;        /* round robin: picks so far */
+  weir_u32 turn;        /* picks begun; round robin and the draws go by it */
   weir_u64 picks;       /* connects steered to a backend of this pool */
   weir_u64 misses;      /* connects for which there was no backend, here or in the backup pool */
   weir_u64 panics;      /* picks that ignored the breakers */
@@ -163,11 +164,11 @@ WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_pool, open) == 128, "weir_pool
 /* One slot of a Walker alias table: stay when the coin is below `threshold`, else take `alias`. */
 struct weir_pick_slot {
   weir_u32 threshold; /* probability of staying, times 2^32, clamped to 2^32-1 */
-  weir_u32 backend;   /* index into weir_be */
-  weir_u32 alias;     /* index into weir_be */
-  weir_u32 pad;
+  weir_u16 backend;   /* index into weir_be */
+  weir_u16 alias;     /* index into weir_be */
 };
-WEIR_STATIC_ASSERT(sizeof(struct weir_pick_slot) == 16, "weir_pick_slot");
+WEIR_STATIC_ASSERT(sizeof(struct weir_pick_slot) == 8, "weir_pick_slot");
+WEIR_STATIC_ASSERT(WEIR_MAX_BACKENDS <= 65536, "weir_pick_slot: 16-bit indexes");
 
 enum weir_be_state {
   WEIR_BE_FREE = 0,     /* record unused */
