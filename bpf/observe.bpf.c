@@ -48,18 +48,32 @@ static __always_inline void remote_endpoint(const struct bpf_sock_ops* ops,
                       IPPROTO_TCP);
 }
 
+/* Where a connection goes. */
+struct weir_aim {
+  struct weir_endpoint service; /* port 0: to the backend directly */
+  __u32 backend;
+  __u32 pool;
+  __u32 probe;
+};
+
 /* What connect() decided for this socket, or a connection made to a backend directly. Returns false
  * for one that is none of ours. */
 static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
-                                      struct weir_note* decided) {
+                                      struct weir_aim* aim) {
   struct weir_note* note = weir_note_of(cookie);
   struct weir_endpoint remote;
   struct weir_target* target;
+  struct weir_pool* service;
   struct weir_be* be;
 
   if (note && note->cookie == cookie) {
-    *decided = *note;
     note->cookie = 0;
+    service = weir_pool_at(note->service);
+    if (!service) return false;
+    aim->service = service->address;
+    aim->backend = note->backend;
+    aim->pool = note->pool;
+    aim->probe = note->probe;
     return true;
   }
   remote_endpoint(ops, &remote);
@@ -67,8 +81,8 @@ static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
   if (!target || target->kind != WEIR_TARGET_BACKEND) return false;
   be = weir_be_at(target->index);
   if (!be) return false;
-  decided->backend = target->index;
-  decided->pool = be->pool;
+  aim->backend = target->index;
+  aim->pool = be->pool;
   return true;
 }
 
@@ -76,13 +90,13 @@ static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
  * are under way are load, too. */
 static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock* socket) {
   __u64 cookie = bpf_get_socket_cookie(ops);
-  struct weir_note note = {};
+  struct weir_aim aim = {};
   struct weir_be* be;
   struct weir_sk* sk;
   __u64 now_ns;
 
-  if (!read_note(ops, cookie, &note)) return;
-  be = weir_be_at(note.backend);
+  if (!read_note(ops, cookie, &aim)) return;
+  be = weir_be_at(aim.backend);
   if (!be) return;
   sk = bpf_sk_storage_get(&weir_sk, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (!sk) {
@@ -92,10 +106,10 @@ static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock
   /* As early as this, or a refused connect would not be seen. */
   watch(ops);
   now_ns = bpf_ktime_get_ns();
-  sk->service = note.service;
-  sk->backend = note.backend;
-  sk->pool = note.pool;
-  sk->flags = note.probe ? WEIR_SK_PROBE : 0;
+  sk->service = aim.service;
+  sk->backend = aim.backend;
+  sk->pool = aim.pool;
+  sk->flags = aim.probe ? WEIR_SK_PROBE : 0;
   sk->requests = 0;
   sk->interim_bytes = 0;
   sk->unread_ns = 0;
@@ -105,7 +119,7 @@ static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock
   sk->opened_ns = now_ns;
   weir_gauge_up(&be->in_flight);
   weir_gauge_up(&be->fresh);
-  if (note.service.port) {
+  if (aim.service.port) {
     WEIR_ADD(&be->connects, 1);
   } else {
     sk->flags |= WEIR_SK_DIRECT;

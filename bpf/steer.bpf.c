@@ -200,10 +200,10 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   if (result.panic) WEIR_ADD(&pool->panics, 1);
   if (result.backup) WEIR_ADD(&pool->backups, 1);
   weir_count(WEIR_STAT_STEERED, 1);
-  note->service = *service;
-  note->pool = be->pool;
-  note->backend = result.choice.backend;
-  note->probe = probe;
+  note->service = (__u16)found->index;
+  note->pool = (__u16)be->pool;
+  note->backend = (__u16)result.choice.backend;
+  note->probe = (__u16)probe;
   note->cookie = cookie;
   *target = be->address;
   return WEIR_STEER;

@@ -249,12 +249,12 @@ WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, since_ns) == 64, "weir_be:
  */
 struct weir_note {
   weir_u64 cookie;
-  weir_u32 pool;
-  weir_u32 backend;
-  weir_u32 probe; /* 1: holds a token of a half-open breaker */
-  struct weir_endpoint service;
+  weir_u16 service; /* index into weir_pool: what the application connected to */
+  weir_u16 pool;    /* index into weir_pool: the same, or its backup pool */
+  weir_u16 backend; /* index into weir_be */
+  weir_u16 probe;   /* 1: holds a token of a half-open breaker */
 };
-WEIR_STATIC_ASSERT(sizeof(struct weir_note) == 40, "weir_note");
+WEIR_STATIC_ASSERT(sizeof(struct weir_note) == 16, "weir_note");
 
 /*
  * Log-linear histogram of durations: octaves of microseconds, WEIR_HIST_SUB linear sub-buckets in
