@@ -164,7 +164,9 @@ static __always_inline void accepted(struct bpf_sock_ops* ops, struct bpf_sock* 
   if (!be) return;
   state.backend = target->index;
   state.pool = be->pool;
-  if (!bpf_sk_storage_get(&weir_sk, socket, &state, BPF_SK_STORAGE_GET_F_CREATE))
+  if (bpf_sk_storage_get(&weir_sk, socket, &state, BPF_SK_STORAGE_GET_F_CREATE))
+    weir_serves_here();
+  else
     weir_count(WEIR_STAT_NO_STORAGE, 1);
 }
 

@@ -229,12 +229,11 @@ static __always_inline bool is_next(struct __sk_buff* skb, const struct segment*
 
 /* Server: a request arrives. Measured once in a tick at most: of a connection that is served faster
  * than that, nothing is to be learned that would be worth the time. */
-static __always_inline void request_arrived(struct __sk_buff* skb, struct weir_sk* sk) {
+static __always_inline void request_arrived(struct __sk_buff* skb, struct weir_sk* sk,
+                                            const struct segment* segment) {
   __u64 tick = bpf_jiffies64();
-  struct segment segment;
 
-  if (tick == sk->unread_tick || sk->unread_ns) return;
-  if (!parse(skb, &segment) || !is_next(skb, &segment)) return;
+  if (tick == sk->unread_tick || sk->unread_ns || !is_next(skb, segment)) return;
   sk->unread_tick = tick;
   WEIR_WRITE_ONCE(sk->unread_ns, bpf_ktime_get_ns());
 }
@@ -249,18 +248,24 @@ static __always_inline void request_read(struct weir_sk* sk) {
   weir_record(sk->backend, WEIR_HIST_UNREAD, now_ns > came_ns ? now_ns - came_ns : 0);
 }
 
+/* The payload first: this runs on the CPU that sent the packet, and the state of the socket lies in
+ * the cache of the one that waits for it. */
 SEC("cgroup_skb/ingress")
 int weir_tp_in(struct __sk_buff* skb) {
-  struct weir_sk* sk = observed(skb);
+  struct weir_knobs* knobs = weir_knobs_now();
   struct segment segment;
+  struct weir_sk* sk;
+  bool interim;
 
+  if (!knobs || !parse(skb, &segment)) return 1;
+  interim = is_interim(skb, &segment);
+  if (!interim && !knobs->serves_here) return 1;
+  sk = observed(skb);
   if (!sk) return 1;
-  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING) {
-    if (parse(skb, &segment) && is_interim(skb, &segment) && is_next(skb, &segment))
-      weir_interim_arrived(sk, interim_bytes(skb, sk, &segment));
-  } else if (sk->flags & WEIR_SK_SERVER) {
-    request_arrived(skb, sk);
-  }
+  if (sk->flags & WEIR_SK_SERVER)
+    request_arrived(skb, sk, &segment);
+  else if (interim && WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING && is_next(skb, &segment))
+    weir_interim_arrived(sk, interim_bytes(skb, sk, &segment));
   return 1;
 }
 

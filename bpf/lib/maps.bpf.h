@@ -134,6 +134,13 @@ WEIR_INLINE struct weir_knobs* weir_knobs_now(void) {
   return bpf_map_lookup_elem(&weir_knobs, &key);
 }
 
+/* Read first: a store would take the cache line from every other CPU. */
+WEIR_INLINE void weir_serves_here(void) {
+  struct weir_knobs* knobs = weir_knobs_now();
+
+  if (knobs && !WEIR_READ_ONCE(knobs->serves_here)) WEIR_WRITE_ONCE(knobs->serves_here, 1);
+}
+
 WEIR_INLINE __u32 weir_random(void) { return bpf_get_prandom_u32(); }
 WEIR_INLINE __u64 weir_now_ms(void) { return bpf_ktime_get_ns() / 1000000; }
 

@@ -94,7 +94,7 @@ enum weir_request_clock {
   WEIR_CLOCK_SKB = 2,        /* responses, too, by cgroup_skb with a TCP sequence check */
 };
 
-/* Read by the programs at every use; written by user space at any time. */
+/* Read by the programs at every use; written by user space at any time, but for the last field. */
 struct weir_knobs {
   weir_u32 open_after_failures; /* consecutive failed connects that open a breaker */
   weir_u32 open_ms;             /* first open time; doubles per relapse */
@@ -104,7 +104,7 @@ struct weir_knobs {
   weir_u64 explain_until_ns;    /* picks are explained until then */
   weir_u64 trace_until_ns;      /* requests are reported one by one until then */
   weir_u32 explain_one_in;      /* of so many picks one is explained, at random; 0 counts as 1 */
-  weir_u32 pad;
+  weir_u32 serves_here;         /* 1: a backend on this host has connections that are observed */
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_knobs) == 48, "weir_knobs");
 

@@ -22,7 +22,7 @@ constexpr weir_knobs kKnobs = {.open_after_failures = 3,
                                .explain_until_ns = 0,
                                .trace_until_ns = 0,
                                .explain_one_in = 0,
-                               .pad = 0};
+                               .serves_here = 0};
 
 /// One breaker with its clock; the random part of open times is off.
 class Breaker {
