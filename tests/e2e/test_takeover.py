@@ -191,10 +191,13 @@ class Takeover(KernelTest):
         connection.getresponse().read()
         old, new = agent.process, self.successor(agent, "--takeover")
         new.wait_for_output(READY, 30)
-        connection.request("GET", "/healthz")  # on the connection that the old one accepted
-        response = connection.getresponse()
-        self.assertEqual((response.status, response.read()), (200, b"ok\n"))
-        self.assertEqual(response.getheader("Connection"), "close")
+        # On the connection that the old one accepted. It may still be about to hand over.
+        def told_to_close():
+            connection.request("GET", "/healthz")
+            response = connection.getresponse()
+            self.assertEqual((response.status, response.read()), (200, b"ok\n"))
+            return response.getheader("Connection") == "close"
+        wait_until(told_to_close, "the old agent asks for the connection back", 5)
         connection.close()
         self.assertEqual(old.wait(5), 0, old.output())
         agent.process = new
