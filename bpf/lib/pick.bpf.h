@@ -26,7 +26,7 @@
 #include "lib/breaker.bpf.h"
 #include "lib/endpoint.bpf.h"
 
-/* Slots looked at one after the other, at most. */
+/* Slots looked at in search of a backend, at most. */
 #define WEIR_PICK_SCAN 64
 
 enum weir_pick_flags {
@@ -112,14 +112,23 @@ WEIR_INLINE weir_u32 weir_draw(weir_u64 table, const struct weir_wish* wish, wei
   return weir_try_slot(table, *at, (weir_u32)weir_stir(random), wish);
 }
 
-/* The next slot after `at` that will do. A slot's own backend, not its alias: each backend is one
+/* How far from the first slot the one is that is looked at in step `step`. In a large pool golden
+ * sections spread them over all of it: backends that fail together, or are of one family, stand
+ * together in the table. */
+WEIR_SUBPROGRAM weir_u32 weir_scan_offset(weir_u32 step, weir_u32 slots) {
+  return slots < 2 * WEIR_PICK_SCAN ? step : weir_alias_slot(step * 0x9e3779b9u, slots);
+}
+
+/* The next slot on the way from `at` that will do. A slot's own backend, not its alias: each backend is one
  * slot's own. */
 WEIR_INLINE weir_u32 weir_scan(weir_u64 table, const struct weir_wish* wish, weir_u32 at) {
+  weir_u32 slots = weir_table_slots(table);
+
   for (weir_u32 step = 1; step <= WEIR_PICK_SCAN; step++) {
     weir_u32 backend;
 
-    if (step > weir_table_slots(table)) break;
-    backend = weir_try_slot(table, at + step, 0, wish);
+    if (step > slots) break;
+    backend = weir_try_slot(table, at + weir_scan_offset(step, slots), 0, wish);
     if (backend != WEIR_NO_BACKEND) return backend;
   }
   return WEIR_NO_BACKEND;
@@ -244,10 +253,12 @@ WEIR_SUBPROGRAM int weir_least_step(weir_u64 table, weir_u32 at, const struct we
 WEIR_INLINE void weir_choose_least(struct weir_pool* pool, weir_u64 table,
                                    const struct weir_wish* wish, struct weir_choice* choice,
                                    weir_u32* at) {
-  *at = weir_alias_slot((weir_u32)weir_draw_bits(pool), weir_table_slots(table));
+  weir_u32 slots = weir_table_slots(table);
+
+  *at = weir_alias_slot((weir_u32)weir_draw_bits(pool), slots);
   for (weir_u32 step = 0; step < WEIR_PICK_SCAN; step++) {
-    if (step >= weir_table_slots(table)) break;
-    weir_least_step(table, *at + step, wish, choice);
+    if (step >= slots) break;
+    weir_least_step(table, *at + weir_scan_offset(step, slots), wish, choice);
   }
   choice->backend = choice->first.backend;
   choice->rule = WEIR_RULE_LEAST;

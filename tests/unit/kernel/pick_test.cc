@@ -334,6 +334,28 @@ TEST_F(PickTest, IdleBackendsGetTheirShareByWeight) {
   }
 }
 
+TEST_F(PickTest, FindsTheLivingHalfOfALargePoolWhateverTheOrder) {
+  for (const std::size_t size : {100U, 136U, 200U, 1000U}) {
+    for (const bool in_one_piece : {true, false}) {  // a rack after the other, or in turn
+      std::vector<Member> members(size);
+      for (std::size_t i = 0; i < size; ++i) {
+        members[i].open = in_one_piece ? i < size / 2 : i % 2 == 0;
+      }
+      set_members(members);
+      for (const weir_policy policy :
+           {WEIR_POLICY_PREQUAL, WEIR_POLICY_P2C, WEIR_POLICY_WEIGHTED_RANDOM,
+            WEIR_POLICY_ROUND_ROBIN, WEIR_POLICY_LEAST_INFLIGHT}) {
+        pool_.policy = policy;
+        int missed = 0;
+        for (int i = 0; i < 2000; ++i) {
+          if (pick().backend == WEIR_NO_BACKEND) ++missed;
+        }
+        EXPECT_EQ(missed, 0) << size << " backends, policy " << policy;
+      }
+    }
+  }
+}
+
 TEST_F(PickTest, ProbeTakesNobodysTurn) {
   set_members({{}, {.open = true}, {}, {.open = true}});
   pool_.policy = WEIR_POLICY_ROUND_ROBIN;
