@@ -90,7 +90,12 @@ WEIR_INLINE struct weir_request_event weir_request_sent(struct weir_sk* sk, stru
   if (phase == WEIR_PHASE_CLOSED || weir_in_handshake(flags)) return event;
   WEIR_WRITE_ONCE(sk->request_ns, now_ns);
   if (phase == WEIR_PHASE_WAITING) return event;
-  if (!weir_move_phase(sk, be, phase, WEIR_PHASE_WAITING, &event)) return event;
+  if (!weir_move_phase(sk, be, phase, WEIR_PHASE_WAITING, &event)) {
+    /* Lost to the census, which at this moment took the silence before it for the end; or else to
+     * the close. */
+    phase = WEIR_PHASE_IDLE;
+    if (!weir_move_phase(sk, be, WEIR_PHASE_IDLE, WEIR_PHASE_WAITING, &event)) return event;
+  }
   if (phase == WEIR_PHASE_STREAMING) weir_response_over(sk, &event);
   WEIR_WRITE_ONCE(sk->begin_ns, now_ns);
   if (flags & WEIR_SK_ADOPTED) weir_clear_flags(sk, WEIR_SK_ADOPTED);

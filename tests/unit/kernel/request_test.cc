@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <optional>
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "bpf/lib/census.bpf.h"
 
 namespace weir::kernel {
 namespace {
@@ -261,6 +264,43 @@ TEST(Request, GaugesBalanceWhenSenderReceiverAndCloseRace) {
     ASSERT_EQ(be.streaming, 0U) << "round " << round;
   }
   EXPECT_EQ(underflows.load(), 0U);
+}
+
+/// The census takes a socket for idle at the moment at which its request leaves. Whoever comes
+/// first, the request is counted. (The two meet in a few of so many rounds.)
+TEST(Request, IsCountedAlsoWhenTheCensusEndsTheSilenceBeforeIt) {
+  constexpr int kRounds = 400'000;
+  constexpr weir_u64 kNow = 100 * WEIR_SILENCE_NS;
+  weir_be be{};
+  weir_sk sk{};
+  std::atomic<int> begun{0};
+  std::atomic<int> done{0};
+  const auto wait_for = [](const std::atomic<int>& counter, int value) {
+    for (int spins = 0; counter.load() < value; ++spins) {
+      if (spins > 1000) std::this_thread::yield();
+    }
+  };
+  const std::jthread census([&] {
+    for (int round = 1; round <= kRounds; ++round) {
+      wait_for(begun, round);
+      weir_census_silence(&sk, &be, kNow);
+      done.store(round);
+    }
+  });
+  int missed = 0;
+  for (int round = 1; round <= kRounds; ++round) {
+    sk = {};
+    be = {};
+    const bool is_first = round % 2 == 0;
+    sk.phase = is_first ? WEIR_PHASE_FRESH : WEIR_PHASE_STREAMING;
+    ++(is_first ? be.fresh : be.streaming);
+    begun.store(round);
+    for (int pause = 0; pause < round % 64; ++pause) (void)begun.load();
+    weir_request_sent(&sk, &be, kNow);
+    wait_for(done, round);
+    if (sk.phase != WEIR_PHASE_WAITING || be.waiting != 1 || be.fresh + be.streaming != 0) ++missed;
+  }
+  EXPECT_EQ(missed, 0);
 }
 
 TEST(SequenceCheck, OnlyNewBytesAdvance) {
