@@ -95,7 +95,7 @@ void trip_breaker(MapSet& maps, std::uint32_t index) {
                        &maps.knobs(), &change);
   if (change.changed == 0) return;
   __atomic_fetch_add(&backend.breaker_opens, 1, __ATOMIC_RELAXED);
-  if (backend.pool < maps.pools().size()) {
+  if (weir_is_member(&backend) && backend.pool < maps.pools().size()) {
     __atomic_fetch_add(&maps.pools()[backend.pool].open, 1, __ATOMIC_RELAXED);
   }
 }

@@ -55,7 +55,9 @@ TimePoint from_kernel_ns(std::uint64_t ns) {
 
 std::uint32_t to_q16(double weight) {
   const double largest = std::numeric_limits<std::uint32_t>::max();
-  return static_cast<std::uint32_t>(std::clamp(std::round(weight * kQ16), 0.0, largest));
+  // 0 says that a backend has no share at all.
+  const double least = weight > 0 ? 1 : 0;
+  return static_cast<std::uint32_t>(std::clamp(std::round(weight * kQ16), least, largest));
 }
 
 const Histogram& BackendReading::histogram(weir_hist_kind kind) const {

@@ -310,7 +310,7 @@ void UpgradeCarry::carry_words() {
         carry_word(at<std::uint64_t>(from, breaker->from), to.breaker, last.breaker);
     if (!carried || was_closed == is_closed(last.breaker)) continue;
     const weir_u32 change = was_closed ? 1 : ~weir_u32{0};
-    if (to.pool < options_.pools.size()) {
+    if (weir_is_member(&to) && to.pool < options_.pools.size()) {
       __atomic_fetch_add(&options_.pools[to.pool].open, change, __ATOMIC_RELAXED);
     }
   }

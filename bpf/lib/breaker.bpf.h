@@ -70,6 +70,12 @@ WEIR_INLINE weir_u64 weir_breaker_pack(const struct weir_breaker* breaker) {
 
 WEIR_INLINE weir_u32 weir_breaker_state_of(weir_u64 word) { return (weir_u32)word & 3; }
 
+/* Whether a pool counts this backend in `members`, and so its breaker in `open`. One without a share
+ * may still be connected to directly. */
+WEIR_INLINE int weir_is_member(const struct weir_be* be) {
+  return WEIR_READ_ONCE(be->state) == WEIR_BE_ACTIVE && WEIR_READ_ONCE(be->weight_q16) != 0;
+}
+
 /* Open time at `level`, without the random part. */
 WEIR_INLINE weir_u32 weir_breaker_open_ms(const struct weir_knobs* knobs, weir_u32 level) {
   weir_u64 open_ms = (weir_u64)knobs->open_ms << (level & WEIR_BREAKER_MAX_LEVEL);

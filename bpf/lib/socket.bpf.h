@@ -32,7 +32,7 @@ WEIR_INLINE void weir_breaker_changed(struct weir_be* be, __u32 backend,
   struct weir_pool* pool;
 
   if (!change->changed) return;
-  pool = weir_pool_at(be->pool);
+  pool = weir_is_member(be) ? weir_pool_at(be->pool) : 0;
   if (pool && change->from == WEIR_BREAKER_CLOSED) weir_gauge_up(&pool->open);
   if (pool && change->to == WEIR_BREAKER_CLOSED)
     weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, weir_gauge_down(&pool->open));

@@ -191,6 +191,29 @@ TEST_F(BreakerTest, BackupPoolServesUntilThePrimaryIsBack) {
   EXPECT_TRUE(eventually([&] { return returned.accepted() == 100; }));
 }
 
+TEST_F(BreakerTest, BackendWithoutAShareHasNoPartInThePanic) {
+  const Endpoint dead = closed_port();
+  const TcpBackend alive("127.0.0.1");
+  const TcpBackend backup("127.0.0.1");
+  ServiceSpec spec = by_weight({alive.address(), dead});
+  spec.backup_backends.push_back({backup.address(), false});
+  attach({spec}, {1, 0, 1});
+  run_in<int>(sandbox_.cgroup(), [dead] {
+    int error = 0;
+    for (int i = 0; i < 5; ++i) close(connect_to(dead, false, &error));
+    return error;
+  });
+  ASSERT_EQ(state(1), WEIR_BREAKER_OPEN);
+  EXPECT_EQ(snapshot().services[0].open, 0U);
+  EXPECT_EQ(connect_times(10).succeeded, 10);
+  EXPECT_EQ(snapshot().services[0].backups, 0U) << "the one that counts is well";
+  publish({1, 1, 1});
+  EXPECT_EQ(snapshot().services[0].open, 1U);
+  publish({1, 0, 1});
+  EXPECT_EQ(snapshot().services[0].open, 0U);
+  EXPECT_EQ(stat(WEIR_STAT_UNDERFLOW_PREVENTED), 0U);
+}
+
 TEST_F(BreakerTest, Trap23GoesOnWithoutAnAgentOnTheLastWeights) {
   breaker_.open = std::chrono::milliseconds(300);
   const Endpoint dead = closed_port();

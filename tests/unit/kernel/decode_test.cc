@@ -81,6 +81,7 @@ TEST(Decode, PoolNameEndsAtTheFieldEvenWithoutTerminator) {
 TEST(Decode, WeightSaturates) {
   EXPECT_EQ(to_q16(1.0), 65536U);
   EXPECT_EQ(to_q16(0.0), 0U);
+  EXPECT_EQ(to_q16(1e-9), 1U);
   EXPECT_EQ(to_q16(1e12), 0xffffffffU);
 }
 
