@@ -12,6 +12,7 @@
 
 #include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
+#include "agent/health/tracker.h"
 #include "agent/kernel/names.h"
 #include "agent/telemetry/stat_names.h"
 
@@ -40,10 +41,11 @@ struct Member {
 
 std::vector<Member> members_of(const ServiceReading& service, const kernel::Snapshot& snapshot) {
   std::vector<Member> members;
+  const bool panic = health::in_panic(service, snapshot.services);
   double sum = 0;
   for (const auto& backend : snapshot.backends) {
     if (backend.pool != service.pool) continue;
-    members.push_back({&backend, effective_weight(backend, service.panic())});
+    members.push_back({&backend, effective_weight(backend, panic)});
     sum += members.back().share;
   }
   for (auto& member : members) member.share = sum > 0 ? member.share / sum : 0;
@@ -168,7 +170,7 @@ Row backend_row(const Member& member, TimePoint now) {
           std::to_string(backend.requests)};
 }
 
-std::string service_line(const ServiceReading& service) {
+std::string service_line(const ServiceReading& service, bool panic) {
   std::string line = service.name;
   if (!service.is_backup()) line += "  " + service.address.to_string();
   line += fmt::format("  {}", kernel::to_string(service.policy));
@@ -178,7 +180,7 @@ std::string service_line(const ServiceReading& service) {
   if (!service.is_backup()) {
     line += fmt::format("  picks {}  misses {}", service.picks, service.misses);
     if (service.backup) line += fmt::format("  from backup {}", service.backups);
-    if (service.panics > 0 || service.panic()) line += fmt::format("  in panic {}", service.panics);
+    if (service.panics > 0 || panic) line += fmt::format("  in panic {}", service.panics);
   }
   return line + "\n";
 }
@@ -190,7 +192,7 @@ std::string to_text(const kernel::Snapshot& snapshot) {
   std::string out;
   for (const auto& service : snapshot.services) {
     if (!out.empty()) out += '\n';
-    out += service_line(service);
+    out += service_line(service, health::in_panic(service, snapshot.services));
     std::vector<Row> rows = {{"BACKEND", "STATE", "WEIGHT", "SHARE", "LOAD", "IN-FLIGHT",
                               "CONN P50", "TTFB P50", "TTFB P99", "CONNECTS", "FAILURES", "RESETS",
                               "REQUESTS"}};
@@ -224,7 +226,7 @@ std::string to_json(const kernel::Snapshot& snapshot) {
                      {"rif_limit", service.rif_limit},
                      {"members", service.members},
                      {"open", service.open},
-                     {"panic", service.panic()},
+                     {"panic", health::in_panic(service, snapshot.services)},
                      {"picks", service.picks},
                      {"misses", service.misses},
                      {"panic_picks", service.panics},

@@ -37,6 +37,14 @@ int report(const weir::Error& error) {
   return error.code == weir::Code::kInvalidArgument ? kUsedWrongly : kFailed;
 }
 
+/// CLI::PositiveNumber names a limit of 309 digits.
+const CLI::Validator kAtLeastOne(
+    [](const std::string& text) {
+      const bool zero = !text.empty() && text.find_first_not_of('0') == std::string::npos;
+      return std::string(zero ? "must be 1 or more" : "");
+    },
+    "POSITIVE", "at least one");
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -58,8 +66,7 @@ int main(int argc, char** argv) {
   auto* const events = app.add_subcommand(
       "events", "Connections that end or fail, breakers, requests, as it happens");
   events->add_flag("--json", json, "Print JSON, one object per line");
-  events->add_option("--count", events_options.count, "Stop after so many")
-      ->check(CLI::PositiveNumber);
+  events->add_option("--count", events_options.count, "Stop after so many")->check(kAtLeastOne);
   events->add_option("--kind", events_options.kinds,
                      "Only these, of close,failure,breaker,request; default: all but request");
   events->add_option("--service", events_options.service, "Only of this service");
@@ -69,10 +76,10 @@ int main(int argc, char** argv) {
   auto* const explain = app.add_subcommand("explain", "Why connections went where they went");
   explain->add_option("SERVICE", explain_options.service, "Name of the service")->required();
   explain->add_option("--count", explain_options.count, "Stop after so many picks")
-      ->check(CLI::PositiveNumber)
+      ->check(kAtLeastOne)
       ->capture_default_str();
   explain->add_option("--one-in", explain_options.one_in, "Explain one of so many, at random")
-      ->check(CLI::PositiveNumber)
+      ->check(kAtLeastOne)
       ->capture_default_str();
   explain->add_flag("--json", json, "Print JSON, one object per line");
   explain->footer(std::string(weir::ctl::explain_help()));

@@ -9,6 +9,7 @@
 
 #include "agent/base/json_text.h"
 #include "agent/ctl/text_table.h"
+#include "agent/health/tracker.h"
 #include "agent/kernel/names.h"
 #include "agent/kernel/pin_dir.h"
 
@@ -46,26 +47,26 @@ std::string uptime_text(std::chrono::seconds uptime) {
   return fmt::format("{}s", total);
 }
 
-Row service_row(const kernel::ServiceReading& service) {
+Row service_row(const kernel::ServiceReading& service, bool panic) {
   return {service.name,
           service.is_backup() ? "-" : service.address.to_string(),
           std::string(kernel::to_string(service.policy)),
           std::to_string(service.members),
           std::to_string(service.open),
-          service.panic() ? "yes" : "no",
+          panic ? "yes" : "no",
           fmt::format("{:.3g}", service.rif_limit),
           std::to_string(service.picks),
           std::to_string(service.misses)};
 }
 
-json::object service_json(const kernel::ServiceReading& service) {
+json::object service_json(const kernel::ServiceReading& service, bool panic) {
   return {{"name", service.name},
           {"address",
            service.is_backup() ? json::value(nullptr) : json::value(service.address.to_string())},
           {"policy", kernel::to_string(service.policy)},
           {"backends", service.members},
           {"open", service.open},
-          {"panic", service.panic()},
+          {"panic", panic},
           {"rif_limit", service.rif_limit},
           {"picks", service.picks},
           {"misses", service.misses}};
@@ -121,7 +122,9 @@ std::string to_text(const StatusReport& report) {
   if (!report.services.empty()) {
     std::vector<Row> services = {{"SERVICE", "ADDRESS", "POLICY", "BACKENDS", "OPEN", "PANIC",
                                   "HOT ABOVE", "PICKS", "MISSES"}};
-    for (const auto& service : report.services) services.push_back(service_row(service));
+    for (const auto& service : report.services) {
+      services.push_back(service_row(service, health::in_panic(service, report.services)));
+    }
     out += '\n' + format_table(services, 3);
   }
 
@@ -182,7 +185,9 @@ std::string to_json(const StatusReport& report) {
                      {"attach_type", link.attach_type}});
   }
   json::array services;
-  for (const auto& service : report.services) services.push_back(service_json(service));
+  for (const auto& service : report.services) {
+    services.push_back(service_json(service, health::in_panic(service, report.services)));
+  }
   const auto uptime = report.uptime ? std::optional(report.uptime->count()) : std::nullopt;
   const auto clock = report.request_clock ? std::optional(kernel::to_string(*report.request_clock))
                                           : std::optional<std::string_view>();

@@ -25,6 +25,10 @@ const ServiceReading* helper_of(const ServiceReading& service,
 
 }  // namespace
 
+bool in_panic(const ServiceReading& service, const std::vector<ServiceReading>& services) {
+  return service.panic() && helper_of(service, services) == nullptr;
+}
+
 BackendKey key_of(const kernel::BackendReading& reading) {
   return {reading.service, reading.address};
 }
@@ -91,7 +95,7 @@ void Tracker::observe_pools(const kernel::Snapshot& snapshot, Changes& changes) 
   std::set<std::string> panicking;
   for (const auto& service : snapshot.services) {
     if (service.is_backup()) continue;
-    const bool panic = service.panic() && helper_of(service, snapshot.services) == nullptr;
+    const bool panic = in_panic(service, snapshot.services);
     if (panic) panicking.insert(service.name);
     if (panic == panic_.contains(service.name)) continue;
     changes.pools.push_back({service.name, panic, service.open, service.members});

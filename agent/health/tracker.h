@@ -3,7 +3,7 @@
 // What changed in the health of backends and pools between two readings. The breakers themselves
 // are in the kernel, which opens and closes them without asking; this is what notices, for logs.
 //
-// Thread-safety: belongs to one thread, the control thread.
+// Thread-safety: a Tracker belongs to one thread, the control thread; the functions to any.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,11 @@ namespace weir::health {
 /// Names a backend for as long as it is configured; an index is reused, this is not.
 using BackendKey = std::pair<std::string, Endpoint>;  ///< name of the pool, address
 [[nodiscard]] BackendKey key_of(const kernel::BackendReading& reading);
+
+/// Whether connects to `service` go to its backends whatever their breakers say: most are open, and
+/// no pool among `services` stands in.
+[[nodiscard]] bool in_panic(const kernel::ServiceReading& service,
+                            const std::vector<kernel::ServiceReading>& services);
 
 /// A breaker changed its state.
 struct BackendChange {

@@ -163,11 +163,12 @@ class Events(KernelTest):
         for arguments, message in (
                 (("events", "--kind", "pick"), '--kind: "pick" is none of close, failure'),
                 (("events", "--service", "caht"), 'no service is called "caht"; there is: chat'),
-                (("events", "--count", "0"), "--count"),
+                (("events", "--count", "0"), "--count: must be 1 or more"),
                 (("explain",), "SERVICE is required"),
                 (("explain", "caht"), 'no service is called "caht"; there is: chat'),
-                (("explain", "chat", "--count", "0"), "--count"),
-                (("explain", "chat", "--one-in", "0"), "--one-in")):
+                (("explain", "chat", "--count", "0"), "--count: must be 1 or more"),
+                (("explain", "chat", "--one-in", "0"), "--one-in: must be 1 or more"),
+                (("explain", "chat", "--count", "few"), "--count")):
             with self.subTest(arguments):
                 result = agent.weir(*arguments)
                 self.assertEqual((result.returncode, result.stdout), (2, ""), result)

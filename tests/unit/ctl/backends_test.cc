@@ -125,12 +125,23 @@ TEST(BackendsJson, UnknownIsNullAndOnlyUsableBackendsHaveAShare) {
 
 TEST(BackendsJson, InPanicOpenBackendsHaveTheirShare) {
   auto maps = example();
+  maps.service(0).backup.reset();
   maps.open(0, std::chrono::seconds(5));
   const auto document = json::parse(to_json(maps.snapshot));
   const auto& service = document.at("services").at(0);
   EXPECT_EQ(service.at("panic"), true);
   EXPECT_EQ(service.at("backends").at(0).at("share"), 0.6);
   EXPECT_EQ(service.at("backends").at(1).at("share"), 0.4);
+}
+
+TEST(BackendsJson, ABackupPoolThatStandsInIsNoPanic) {
+  auto maps = example();
+  maps.open(0, std::chrono::seconds(5));
+  const auto document = json::parse(to_json(maps.snapshot));
+  const auto& service = document.at("services").at(0);
+  EXPECT_EQ(service.at("panic"), false);
+  EXPECT_EQ(service.at("backends").at(0).at("share"), 0);
+  EXPECT_EQ(service.at("backends").at(1).at("share"), 0);
 }
 
 TEST(BackendsJson, NamesEveryKernelCounter) {
