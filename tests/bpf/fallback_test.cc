@@ -30,7 +30,7 @@ class Fallback : public DataPlaneTest {
   const TcpBackend server_{"127.0.0.1"};
 };
 
-TEST_F(Fallback, WithoutTracepointsRequestsAreSeenInPackets) {
+TEST_F(Fallback, Trap15WithoutTracepointsRequestsAreSeenInPackets) {
   auto attached = attach_without({Feature::kTracepoints}, server_.address());
   ASSERT_TRUE(attached.ok()) << attached.error().message;
   plane_ = std::move(*attached);

@@ -88,7 +88,7 @@ class Foreign : public DataPlaneTest {
   }
 };
 
-TEST_F(Foreign, OneBeforeUsIsReportedAndKept) {
+TEST_F(Foreign, Trap07OneBeforeUsIsReportedAndKept) {
   const ForeignConnect other(sandbox_.cgroup());
   ASSERT_TRUE(other.attached());
   const TcpBackend server("127.0.0.1");
@@ -107,7 +107,7 @@ TEST_F(Foreign, OneBeforeUsIsReportedAndKept) {
   EXPECT_TRUE(other.is_on(sandbox_.cgroup()));
 }
 
-TEST_F(Foreign, OneAfterUsIsSeenByStatusAndKept) {
+TEST_F(Foreign, Trap09OneAfterUsIsSeenByStatusAndKept) {
   const TcpBackend server("127.0.0.1");
   attach({service(kService, {server.address()})}, {1});
   EXPECT_FALSE(reported());

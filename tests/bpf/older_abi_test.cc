@@ -91,7 +91,7 @@ class OlderAbi : public DataPlaneTest {
   std::string former_;
 };
 
-TEST_F(OlderAbi, WhatItCountedGoesOnUnderTraffic) {
+TEST_F(OlderAbi, Trap16WhatItCountedGoesOnUnderTraffic) {
   leave("v1");
   struct Tally {
     std::atomic<std::uint64_t> connects, failures;

@@ -122,7 +122,7 @@ class ProgramSizes : public DataPlaneTest {
   }
 };
 
-TEST_F(ProgramSizes, NoProgramGrewUnnoticed) {
+TEST_F(ProgramSizes, Trap17NoProgramGrewUnnoticed) {
   const Sizes now = measured();
   const Sizes before = checked_in();
   ASSERT_FALSE(before.empty()) << kTable << " cannot be read: run this from the repository";

@@ -122,7 +122,7 @@ TEST_P(Sniff, LongHintsEndWhereTheirHeadEnds) {
   EXPECT_EQ(backend(0).interim, 1U);
 }
 
-TEST_P(Sniff, Trap6Http2ConnectionIsMarkedAndItsStreamsAreNotMistakenForRequests) {
+TEST_P(Sniff, Trap06Http2ConnectionIsMarkedAndItsStreamsAreNotMistakenForRequests) {
   static constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
   const std::string first = std::string(kPreface) + std::string("\0\0\0\4\0\0\0\0\0", 9);
   const std::string frame(40, 'f');

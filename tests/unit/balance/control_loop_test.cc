@@ -125,7 +125,7 @@ TEST_F(ControlLoopTest, LatencyIsPublishedWhateverThePolicy) {
   EXPECT_EQ(maps.published.back()[0].latency, milliseconds(9));
 }
 
-TEST_F(ControlLoopTest, ABackendThatFailsFastLooksSlow) {
+TEST_F(ControlLoopTest, Trap21ABackendThatFailsFastLooksSlow) {
   for (std::size_t i = 0; i < 3; ++i) maps.answer(i, milliseconds(9), 10);
   tick();
   maps.fail_connects(0, 1);

@@ -47,7 +47,7 @@ TEST(Capabilities, WhatIsRequiredIsMissing) {
   }
 }
 
-TEST(Capabilities, WhatHasAFallbackSaysWhatItCosts) {
+TEST(Capabilities, Trap18WhatHasAFallbackSaysWhatItCosts) {
   const Capability retval = row(without({Feature::kSetRetval}), "errno of a refused connect");
   EXPECT_EQ(retval.use, Use::kFallback);
   EXPECT_EQ(retval.since, "5.18");
