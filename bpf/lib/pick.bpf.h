@@ -119,8 +119,8 @@ WEIR_SUBPROGRAM weir_u32 weir_scan_offset(weir_u32 step, weir_u32 slots) {
   return slots < 2 * WEIR_PICK_SCAN ? step : weir_alias_slot(step * 0x9e3779b9u, slots);
 }
 
-/* The next slot on the way from `at` that will do. A slot's own backend, not its alias: each backend is one
- * slot's own. */
+/* The next slot on the way from `at` that will do. A slot's own backend, not its alias: each backend
+ * is one slot's own. */
 WEIR_INLINE weir_u32 weir_scan(weir_u64 table, const struct weir_wish* wish, weir_u32 at) {
   weir_u32 slots = weir_table_slots(table);
 
