@@ -45,6 +45,13 @@ Status ensure_bpffs(const std::string& pin_root) {
   const std::string usual = kUsualMount;
   const bool below_usual = pin_root == usual || pin_root.rfind(usual + "/", 0) == 0;
   const std::string where = below_usual ? usual : pin_root;
+  std::error_code ignored;
+  if (!below_usual && fs::exists(where) && !fs::is_empty(where, ignored)) {
+    return make_error(Code::kInvalidArgument,
+                      where +
+                          " is not on a bpffs and has other things in it: name a folder below " +
+                          usual + ", or an empty one, on which a bpffs is then mounted");
+  }
   if (Status made = make_dirs(where); !made) return made;
   if (mount("bpf", where.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0) {
     return os_error(errno, "cannot mount a bpffs at " + where);

@@ -172,6 +172,20 @@ TEST_F(Lifecycle, OtherAbiIsRefused) {
   EXPECT_TRUE(try_attach({}).ok());
 }
 
+TEST_F(Lifecycle, FolderWithOtherThingsInItIsNotMountedOver) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("weir-pins-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder / "something");
+  DataPlane::Options options;
+  options.cgroup_path = sandbox_.cgroup();
+  options.pin_root = folder.string();
+  const auto attached = DataPlane::attach(options);
+  EXPECT_TRUE(std::filesystem::exists(folder / "something"));
+  std::filesystem::remove_all(folder);
+  ASSERT_FALSE(attached.ok());
+  EXPECT_EQ(attached.error().code, Code::kInvalidArgument);
+}
+
 TEST_F(Lifecycle, FailedAttachLeavesNothing) {
   auto attached = try_attach({service(kService, {}), service(kService, {})});
   ASSERT_FALSE(attached.ok());
