@@ -147,10 +147,15 @@ bool Agent::hand_over_if_asked() {
 /// Whether the successor steers.
 bool Agent::await_successor(std::uint32_t ticket) {
   const TimePoint deadline = clock_.now() + kSuccessorAttaches;
+  const auto steers = [this](const kernel::TakeoverMailbox& mailbox) {
+    return mailbox.agent_start_ns() != start_ns_ && mailbox.agent_steers();
+  };
   while (clock_.now() < deadline && listeners_->has_listener_of(ticket)) {
+    // Needs no descriptor: connections may have taken the last one.
+    if (steers(*mailbox_)) return true;
     // What is pinned now: the successor may have put larger maps in the place of ours.
     auto pinned = kernel::TakeoverMailbox::open(config_.kernel().pin_root());
-    if (pinned && pinned->agent_start_ns() != start_ns_ && pinned->agent_steers()) return true;
+    if (pinned && steers(*pinned)) return true;
     std::this_thread::sleep_for(kPoll);
   }
   return false;
