@@ -83,6 +83,14 @@ std::optional<Refusal> Engine::submit(std::shared_ptr<GenerationRequest> request
   return std::nullopt;
 }
 
+std::optional<Duration> Engine::predicted_wait(std::int32_t /*level*/) const {
+  const std::lock_guard lock(mutex_);
+  const std::optional<double> per_second = drain_rate_.per_second();
+  if (!per_second) return std::nullopt;
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(static_cast<double>(queue_.size()) / *per_second));
+}
+
 void Engine::begin_drain() {
   const std::lock_guard lock(mutex_);
   draining_ = true;

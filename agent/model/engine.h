@@ -24,28 +24,25 @@
 #include "agent/model/batch_runner.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
+#include "agent/model/runner.h"
 #include "agent/schedule/drain_rate.h"
 #include "agent/schedule/priority_queue.h"
 
 namespace weir::model {
 
-class Engine {
+class Engine final : public Runner {
  public:
   /// Precondition: valid options (Registry::create() checks them). The clock must outlive this.
   Engine(ModelOptions options, const Clock& clock);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
-  ~Engine();
+  ~Engine() override;
 
-  [[nodiscard]] std::optional<Refusal> submit(std::shared_ptr<GenerationRequest> request);
-
-  /// New requests are refused from now on; accepted ones are finished.
-  void begin_drain();
-
-  /// Waits until every accepted request has ended; false when `deadline` (real time) came first.
-  [[nodiscard]] bool wait_idle(TimePoint deadline);
-
-  [[nodiscard]] ModelInfo info() const;
+  [[nodiscard]] std::optional<Refusal> submit(std::shared_ptr<GenerationRequest> request) override;
+  void begin_drain() override;
+  [[nodiscard]] bool wait_idle(TimePoint deadline) override;
+  [[nodiscard]] ModelInfo info() const override;
+  [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const override;
 
  private:
   void run();

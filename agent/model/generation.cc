@@ -1,28 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/model/generation.h"
 
+#include <utility>
+
 namespace weir::model {
 
-std::string_view to_string(RefusalReason reason) {
-  switch (reason) {
-    case RefusalReason::kQueueFull:
-      return "queue_full";
-    case RefusalReason::kRateLimited:
-      return "rate_limited";
-    case RefusalReason::kDeadline:
-      return "deadline";
-    case RefusalReason::kMemory:
-      return "memory";
-    case RefusalReason::kBreakerOpen:
-      return "breaker_open";
-    case RefusalReason::kDraining:
-      return "draining";
-    case RefusalReason::kLoading:
-      return "loading";
-    case RefusalReason::kCancelled:
-      return "cancelled";
+std::string_view to_string(Degraded degraded) {
+  switch (degraded) {
+    case Degraded::kCached:
+      return "cached";
+    case Degraded::kDefault:
+      return "default";
   }
   return "unknown";
+}
+
+void GenerationRequest::cancel() {
+  cancelled.store(true, std::memory_order_relaxed);
+  std::function<void()> canceller;
+  {
+    const std::lock_guard lock(mutex_);
+    canceller = std::exchange(canceller_, nullptr);
+  }
+  if (canceller) canceller();
+}
+
+void GenerationRequest::set_canceller(std::function<void()> canceller) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!cancelled.load(std::memory_order_relaxed)) {
+      canceller_ = std::move(canceller);
+      return;
+    }
+  }
+  canceller();
+}
+
+std::uint64_t estimated_tokens(const GenerationRequest& request) {
+  constexpr std::uint64_t kBytesPerToken = 4;
+  return (request.prompt.size() + kBytesPerToken - 1) / kBytesPerToken + request.max_tokens;
 }
 
 std::string_view to_string(ModelInfo::State state) {

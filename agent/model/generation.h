@@ -9,7 +9,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +19,8 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/schedule/level.h"
+#include "agent/schedule/refusal.h"
 
 namespace weir::model {
 
@@ -45,26 +49,16 @@ struct Completion {
   std::chrono::nanoseconds total{};        ///< accepted to finished
 };
 
-/// Why a request was refused: the closed set of DESIGN 5. The names are used in status bodies, logs
-/// and metrics alike.
-enum class RefusalReason {
-  kQueueFull,
-  kRateLimited,
-  kDeadline,
-  kMemory,
-  kBreakerOpen,
-  kDraining,
-  kLoading,
-  kCancelled
-};
-[[nodiscard]] std::string_view to_string(RefusalReason reason);
+using schedule::Refusal;
+using schedule::RefusalReason;
+using schedule::to_string;
 
-struct Refusal {
-  RefusalReason reason = RefusalReason::kQueueFull;
-  std::string message;
-  /// When trying again makes sense, from the measured drain rate; unset: never.
-  std::optional<std::chrono::seconds> retry_after;
+/// Where an answer came from that no model made.
+enum class Degraded {
+  kCached,   ///< the answer to the same request, made before
+  kDefault,  ///< a configured text
 };
+[[nodiscard]] std::string_view to_string(Degraded degraded);
 
 /// Receives the events of one request. Called from the engine's thread, never after on_complete()
 /// or on_error(), exactly one of which is called once for every accepted request. Must not block
@@ -72,6 +66,8 @@ struct Refusal {
 class Listener {
  public:
   virtual ~Listener() = default;
+  /// Before any on_text(): what follows was made by no model.
+  virtual void on_degraded(Degraded /*from*/) {}
   /// A piece of the result: valid UTF-8, whole characters. Bytes of the model that are not UTF-8
   /// come as U+FFFD.
   virtual void on_text(std::string_view text) = 0;
@@ -81,24 +77,45 @@ class Listener {
   /// the context or a sampling parameter is out of range, kUnavailable when the model could not be
   /// loaded or the agent stops.
   virtual void on_error(const Error& error) = 0;
+  /// Whether more text can be taken. While not, the engine may let this sequence rest in favour of
+  /// others; text that comes nevertheless is taken.
+  [[nodiscard]] virtual bool wants_more() const { return true; }
 };
 
 /// One request. Shared by the protocol session and the engine; immutable after submit() but for
-/// the cancel flag.
+/// cancellation.
 struct GenerationRequest {
   std::string id;
+  std::string route;               ///< the path it came by, "/infer"; SLA policies go by it
+  std::string tenant = "default";  ///< in whose share it is served
   std::string prompt;
   std::uint32_t max_tokens = 128;  ///< >= 1
-  std::int32_t priority = 0;       ///< lower first
+  std::int32_t priority =
+      schedule::kDefaultLevel;  ///< level, 0..schedule::kLevels - 1; lower first
   std::optional<TimePoint> deadline;
   std::vector<std::string> stop;
   SamplingParams sampling;
   std::shared_ptr<Listener> listener;
+  /// What admission has set aside for this request; goes back when the request goes.
+  std::shared_ptr<void> reservation;
 
-  /// The client went away; the engine frees its place at the next step. Any thread.
-  void cancel() { cancelled.store(true, std::memory_order_relaxed); }
+  /// The client went away: a waiting request leaves the queue at once, a running one at the next
+  /// step. Any thread; again to no effect.
+  void cancel();
   std::atomic<bool> cancelled{false};
+
+  /// For the executor that accepts the request, in submit(): cancel() calls it once, on its
+  /// caller's thread, or set_canceller() does when cancel() came first. Must not block.
+  void set_canceller(std::function<void()> canceller);
+
+ private:
+  std::mutex mutex_;
+  std::function<void()> canceller_;
 };
+
+/// Tokens that the queue and the limits reckon with before anything is tokenized: a token for every
+/// four bytes of the prompt, and all that may be generated.
+[[nodiscard]] std::uint64_t estimated_tokens(const GenerationRequest& request);
 
 struct ModelInfo {
   enum class State { kUnloaded, kLoading, kReady, kFailed, kDraining };
@@ -131,6 +148,13 @@ struct ModelInfo {
 class Executor {
  public:
   virtual ~Executor() = default;
+
+  /// How long a request of this level that came now would wait before it is worked on; unset: not
+  /// known (nothing measured yet, or no such model). Cheap: called before a request's body is read.
+  [[nodiscard]] virtual std::optional<Duration> predicted_wait(std::string_view /*model*/,
+                                                               std::int32_t /*level*/) const {
+    return std::nullopt;
+  }
 
   /// Takes the request into the model's queue, loading the model first if needed (exactly once,
   /// without blocking the caller). Unset: accepted, and the listener will hear the end of it. Set:

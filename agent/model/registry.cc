@@ -7,6 +7,8 @@
 #include <set>
 #include <utility>
 
+#include "agent/model/engine.h"
+
 namespace weir::model {
 
 namespace {
@@ -67,7 +69,7 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
   std::unique_ptr<Registry> registry(new Registry);
   for (ModelOptions& options : models) {
     std::string name = options.name;
-    registry->engines_.emplace(std::move(name),
+    registry->runners_.emplace(std::move(name),
                                std::make_unique<Engine>(std::move(options), clock));
   }
   return registry;
@@ -75,31 +77,36 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
 
 std::optional<Refusal> Registry::submit(std::string_view model,
                                         std::shared_ptr<GenerationRequest> request) {
-  return engines_.find(model)->second->submit(std::move(request));
+  return runners_.find(model)->second->submit(std::move(request));
 }
 
-bool Registry::has_model(std::string_view model) const { return engines_.contains(model); }
+std::optional<Duration> Registry::predicted_wait(std::string_view model, std::int32_t level) const {
+  const auto runner = runners_.find(model);
+  return runner == runners_.end() ? std::nullopt : runner->second->predicted_wait(level);
+}
+
+bool Registry::has_model(std::string_view model) const { return runners_.contains(model); }
 
 std::vector<ModelInfo> Registry::models() const {
   std::vector<ModelInfo> infos;
-  infos.reserve(engines_.size());
-  for (const auto& [name, engine] : engines_) {
-    infos.push_back(engine->info());
+  infos.reserve(runners_.size());
+  for (const auto& [name, runner] : runners_) {
+    infos.push_back(runner->info());
   }
   return infos;
 }
 
 void Registry::begin_drain() {
-  for (const auto& [name, engine] : engines_) {
-    engine->begin_drain();
+  for (const auto& [name, runner] : runners_) {
+    runner->begin_drain();
   }
 }
 
 bool Registry::wait_idle(Duration timeout) {
   const TimePoint deadline = std::chrono::steady_clock::now() + timeout;
   bool idle = true;
-  for (const auto& [name, engine] : engines_) {
-    idle = engine->wait_idle(deadline) && idle;
+  for (const auto& [name, runner] : runners_) {
+    idle = runner->wait_idle(deadline) && idle;
   }
   return idle;
 }

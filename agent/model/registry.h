@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The models of this agent, by name, each with its own engine thread: the production Executor.
+// The models of this agent, by name, each with its own runner: the production Executor.
 //
 // Thread-safe: all methods from any thread, none waits for a model but wait_idle(). Owns the
-// engines; its destructor ends what is still accepted with kUnavailable, each listener told once.
+// runners; its destructor ends what is still accepted with kUnavailable, each listener told once.
 // A model whose file is missing or damaged does not keep the registry from being made: the first
 // request for it hears why.
 #pragma once
@@ -18,8 +18,9 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
-#include "agent/model/engine.h"
 #include "agent/model/generation.h"
+#include "agent/model/loaded_model.h"
+#include "agent/model/runner.h"
 
 namespace weir::model {
 
@@ -32,6 +33,8 @@ class Registry final : public Executor {
 
   [[nodiscard]] std::optional<Refusal> submit(std::string_view model,
                                               std::shared_ptr<GenerationRequest> request) override;
+  [[nodiscard]] std::optional<Duration> predicted_wait(std::string_view model,
+                                                       std::int32_t level) const override;
   [[nodiscard]] bool has_model(std::string_view model) const override;
   [[nodiscard]] std::vector<ModelInfo> models() const override;
 
@@ -45,7 +48,7 @@ class Registry final : public Executor {
   Registry() = default;
 
   // Constant after create().
-  std::map<std::string, std::unique_ptr<Engine>, std::less<>> engines_;
+  std::map<std::string, std::unique_ptr<Runner>, std::less<>> runners_;
 };
 
 }  // namespace weir::model

@@ -15,7 +15,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
-constexpr std::int64_t kMinInt32 = std::numeric_limits<std::int32_t>::min();
 constexpr std::int64_t kMaxDeadlineMs = 24 * 60 * 60 * 1000;
 constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
 constexpr double kMaxTemperature = 2;                  // OpenAI's
@@ -29,7 +28,7 @@ void read_common(JsonFields& fields, GenerationCall& call) {
   if (const auto tokens = fields.integer("max_tokens", 1, kMaxInt32)) {
     request.max_tokens = static_cast<std::uint32_t>(*tokens);
   }
-  if (const auto priority = fields.integer("priority", kMinInt32, kMaxInt32)) {
+  if (const auto priority = fields.integer("priority", 0, schedule::kLevels - 1)) {
     request.priority = static_cast<std::int32_t>(*priority);
   }
   if (const auto temperature = fields.number("temperature", 0, kMaxTemperature)) {

@@ -17,8 +17,7 @@
 
 namespace weir::telemetry {
 
-inline constexpr std::size_t kRefusalReasons =
-    static_cast<std::size_t>(model::RefusalReason::kCancelled) + 1;
+using schedule::kRefusalReasons;
 
 /// Status codes with a counter of their own. 499: the client left before the answer (nginx's code
 /// for it). Anything else counts as 500.

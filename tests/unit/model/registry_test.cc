@@ -236,8 +236,8 @@ TEST(Registry, PriorityThenDeadlineThenArrivalWhenSaturated) {
     std::optional<int> deadline_s;
     int place;
   };
-  const Wish wishes[] = {{5, std::nullopt, 5}, {0, std::nullopt, 3},  {0, 900, 2},
-                         {0, 600, 1},          {-3, std::nullopt, 0}, {0, std::nullopt, 4}};
+  const Wish wishes[] = {{6, std::nullopt, 5}, {4, std::nullopt, 3}, {4, 900, 2},
+                         {4, 600, 1},          {1, std::nullopt, 0}, {4, std::nullopt, 4}};
   std::vector<Call> in_order(std::size(wishes));
   for (const Wish& wish : wishes) {
     Call call = greedy_call("One windy day", 2);

@@ -56,8 +56,8 @@ TEST(InferJson, RejectsWithFieldValueAndLimit) {
        "\"max_tokens\" must be an integer in 1..2147483647, not 18446744073709551615"},
       {R"({"prompt":"x","temperature":2.5})", "invalid_value", "temperature",
        "\"temperature\" must be a number in [0, 2], not 2.5"},
-      {R"({"prompt":"x","priority":2147483648})", "invalid_value", "priority",
-       "\"priority\" must be an integer in -2147483648..2147483647, not 2147483648"},
+      {R"({"prompt":"x","priority":8})", "invalid_value", "priority",
+       "\"priority\" must be an integer in 0..7, not 8"},
       {R"({"prompt":"x","deadline_ms":86400001})", "invalid_value", "deadline_ms",
        "\"deadline_ms\" must be an integer in 1..86400000, not 86400001"},
       {R"({"prompt":"x","stop":""})", "invalid_value", "stop",
@@ -115,10 +115,10 @@ TEST(InferJson, SeedIsFoldedTo32Bits) {
 
 TEST(GenerationJson, WholeNumbersMayBeWrittenAsFractions) {
   const auto outcome =
-      parse_infer(R"({"prompt":"x","max_tokens":16.0,"priority":-1e3})", TimePoint{});
+      parse_infer(R"({"prompt":"x","max_tokens":16.0,"priority":7.0})", TimePoint{});
   const GenerationCall& call = accepted(outcome);
   EXPECT_EQ(call.request->max_tokens, 16U);
-  EXPECT_EQ(call.request->priority, -1000);
+  EXPECT_EQ(call.request->priority, 7);
   for (const char* const tokens : {"1.5", "0.0", "1e300", "1e400"}) {
     const auto refused =
         parse_infer(std::string(R"({"prompt":"x","max_tokens":)") + tokens + "}", TimePoint{});

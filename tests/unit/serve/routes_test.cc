@@ -25,14 +25,14 @@ class Routes : public ServeTest {
 TEST_F(Routes, InferAnswersWithResultUsageAndTimings) {
   HttpClient http = client();
   http.send_post("/infer",
-                 R"({"model":"tiny","prompt":"Once","max_tokens":7,"priority":-2,"seed":5,)"
+                 R"({"model":"tiny","prompt":"Once","max_tokens":7,"priority":2,"seed":5,)"
                  R"("temperature":0,"stop":["a","b"],"deadline_ms":250})");
   const auto [name, request] = executor.next();
   ASSERT_NE(request, nullptr);
   EXPECT_EQ(name, "tiny");
   EXPECT_EQ(request->prompt, "Once");
   EXPECT_EQ(request->max_tokens, 7U);
-  EXPECT_EQ(request->priority, -2);
+  EXPECT_EQ(request->priority, 2);
   EXPECT_EQ(request->sampling.seed, 5U);
   EXPECT_EQ(request->sampling.temperature, 0.0F);
   EXPECT_EQ(request->stop, (std::vector<std::string>{"a", "b"}));
