@@ -73,20 +73,22 @@ int weir_settle(struct bpf_iter__bpf_sk_storage_map* ctx) {
   struct weir_sweep* sweep = this_sweep();
   struct weir_request_event event;
   struct weir_end so_far = {};
+  struct weir_total* total;
   struct tcp_sock* tcp;
   struct weir_be* be;
 
   if (!sk || !socket || !sweep || sk->flags & WEIR_SK_SERVER) return 0;
   be = weir_be_at(sk->backend);
+  total = weir_total_at(sk->backend);
   tcp = bpf_skc_to_tcp_sock(socket);
-  if (!be || !tcp) return 0;
+  if (!be || !total || !tcp) return 0;
   event = weir_census_silence(sk, be, sweep->now_ns);
   weir_count_request(sk, &event);
   /* Before the phase: the memory of a socket may be that of another one, once it is closed. */
   read_totals(tcp, &so_far);
   if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_CLOSED) return 0;
-  weir_count_bytes(&sk->counted_sent, weir_acked_in_all(&so_far), &be->bytes_sent);
-  weir_count_bytes(&sk->counted_received, weir_received_in_all(&so_far), &be->bytes_received);
+  weir_count_bytes(&sk->counted_sent, weir_acked_in_all(&so_far), &total->bytes_sent);
+  weir_count_bytes(&sk->counted_received, weir_received_in_all(&so_far), &total->bytes_received);
   return 0;
 }
 
@@ -171,6 +173,7 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
   struct weir_sweep* sweep = this_sweep();
   struct weir_meta* meta;
   struct weir_sk state = {}, *sk;
+  struct weir_total* total;
   struct tcp_sock* tcp;
   struct weir_be* be;
   bool server = false;
@@ -194,7 +197,8 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
   }
   if (state.backend == WEIR_NO_BACKEND || !in_scope(tcp, meta)) return 0;
   be = weir_be_at(state.backend);
-  if (!be) return 0;
+  total = weir_total_at(state.backend);
+  if (!be || !total) return 0;
 
   state.pool = be->pool;
   /* Not to be sniffed: what it sends next is not how it began. */
@@ -215,7 +219,7 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
   if (!server) {
     if (!watch(tcp)) sweep->unwatched++;
     weir_gauge_up(&be->in_flight);
-    WEIR_ADD(&be->adopted, 1);
+    WEIR_ADD(&total->adopted, 1);
     WEIR_WRITE_ONCE(sk->owned, 1);
     WEIR_WRITE_ONCE(sk->phase, WEIR_PHASE_IDLE);
   }
@@ -227,9 +231,9 @@ SEC("iter/tcp")
 int weir_end_idle(struct bpf_iter__tcp* ctx) {
   struct sock_common* common = ctx->sk_common;
   struct weir_sweep* sweep = this_sweep();
+  struct weir_total* total;
   struct tcp_sock* tcp;
   struct weir_tcp now;
-  struct weir_be* be;
   struct weir_sk* sk;
 
   if (!common || !sweep) return 0;
@@ -240,13 +244,13 @@ int weir_end_idle(struct bpf_iter__tcp* ctx) {
   sweep->sockets++;
   now.unread = tcp->rcv_nxt - tcp->copied_seq;
   now.unacked = tcp->write_seq - tcp->snd_una;
-  be = weir_be_at(sk->backend);
-  if (!be || !weir_census_idle(sk, &now, sweep->now_ns)) return 0;
+  total = weir_total_at(sk->backend);
+  if (!total || !weir_census_idle(sk, &now, sweep->now_ns)) return 0;
   if (bpf_sock_destroy(common) != 0) {
     sweep->failed++;
     return 0;
   }
-  WEIR_ADD(&be->idle_ended, 1);
+  WEIR_ADD(&total->idle_ended, 1);
   sweep->ended++;
   return 0;
 }

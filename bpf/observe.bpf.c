@@ -91,13 +91,15 @@ static __always_inline bool read_note(struct bpf_sock_ops* ops, __u64 cookie,
 static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock* socket) {
   __u64 cookie = bpf_get_socket_cookie(ops);
   struct weir_aim aim = {};
+  struct weir_total* total;
   struct weir_be* be;
   struct weir_sk* sk;
   __u64 now_ns;
 
   if (!read_note(ops, cookie, &aim)) return;
   be = weir_be_at(aim.backend);
-  if (!be) return;
+  total = weir_total_at(aim.backend);
+  if (!be || !total) return;
   sk = bpf_sk_storage_get(&weir_sk, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (!sk) {
     weir_count(WEIR_STAT_NO_STORAGE, 1);
@@ -120,10 +122,10 @@ static __always_inline void connecting(struct bpf_sock_ops* ops, struct bpf_sock
   weir_gauge_up(&be->in_flight);
   weir_gauge_up(&be->fresh);
   if (aim.service.port) {
-    WEIR_ADD(&be->connects, 1);
+    WEIR_ADD(&total->connects, 1);
   } else {
     sk->flags |= WEIR_SK_DIRECT;
-    WEIR_ADD(&be->direct, 1);
+    WEIR_ADD(&total->direct, 1);
   }
   WEIR_WRITE_ONCE(sk->phase, WEIR_PHASE_FRESH);
   WEIR_WRITE_ONCE(sk->owned, 1);
@@ -201,17 +203,17 @@ static __always_inline void report_close(const struct weir_sk* sk, const struct 
 
 static __always_inline void closed(struct bpf_sock_ops* ops, struct weir_sk* sk,
                                    struct weir_end* end) {
-  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_total* total = weir_total_at(sk->backend);
   struct weir_knobs* knobs = weir_knobs_now();
 
-  if (!be || !knobs) return;
+  if (!total || !knobs) return;
   if (weir_set_flags(sk, WEIR_SK_TOTALLED) & WEIR_SK_TOTALLED) return;
   end->bytes_acked = ops->bytes_acked;
   end->bytes_received = ops->bytes_received;
   end->all_acked = ops->snd_una == ops->snd_nxt;
   end->retransmits = ops->total_retrans;
   end->min_rtt_us = ops->rtt_min;
-  if (!weir_add_totals(sk, be, end)) return;
+  if (!weir_add_totals(sk, total, end)) return;
   if (weir_is_rtt(end->min_rtt_us))
     weir_record(sk->backend, WEIR_HIST_RTT, end->min_rtt_us * 1000ull);
   if (weir_watched(knobs->watch_until_ns)) report_close(sk, end, bpf_get_socket_cookie(ops));
@@ -223,8 +225,8 @@ SEC("sockops")
 int weir_sockops(struct bpf_sock_ops* ops) {
   struct weir_end end = {};
   struct bpf_sock* socket;
+  struct weir_total* total;
   struct weir_sk* sk;
-  struct weir_be* be;
   __u32 op = ops->op;
 
   if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB &&
@@ -245,8 +247,8 @@ int weir_sockops(struct bpf_sock_ops* ops) {
   sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
   if (!sk || sk->flags & WEIR_SK_SERVER) return 1;
   if (op == BPF_SOCK_OPS_RTO_CB) {
-    be = weir_be_at(sk->backend);
-    if (be) WEIR_ADD(&be->rtos, 1);
+    total = weir_total_at(sk->backend);
+    if (total) WEIR_ADD(&total->rtos, 1);
     return 1;
   }
   if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {

@@ -47,6 +47,7 @@ static __always_inline bool received(struct weir_sk* sk, struct weir_request_eve
   if (!be || !knobs) return false;
   *event = weir_response_received(sk, be, bpf_ktime_get_ns());
   weir_count_request(sk, event);
+  weir_count_answer(sk, event);
   if (weir_is_sample(sk->flags, event)) weir_record(sk->backend, WEIR_HIST_TTFB, event->ttfb_ns);
   return event->first_byte && weir_watched(knobs->trace_until_ns);
 }
@@ -113,12 +114,14 @@ static __noinline void sniff_request(struct __sk_buff* skb, struct weir_sk* sk,
   __u32 length = segment->payload_bytes;
   __u8 bytes[WEIR_SNIFF_BYTES] = {};
   struct weir_request_event event;
+  struct weir_total* total;
   struct weir_be* be;
 
   if (length > sizeof(bytes)) length = sizeof(bytes);
   if (length == 0 || bpf_skb_load_bytes(skb, segment->offset, bytes, length) < 0) return;
   be = weir_be_at(sk->backend);
-  if (!be) return;
+  total = weir_total_at(sk->backend);
+  if (!be || !total) return;
   if (sk->flags & WEIR_SK_TLS) {
     if (weir_tls_data_begins(bytes, length)) weir_set_flags(sk, WEIR_SK_SNIFFED);
   } else if (weir_is_tls_hello(bytes, length)) {
@@ -127,7 +130,7 @@ static __noinline void sniff_request(struct __sk_buff* skb, struct weir_sk* sk,
     weir_count_request(sk, &event);
   } else if (weir_is_h2_preface(bytes, length)) {
     weir_set_flags(sk, WEIR_SK_MUX | WEIR_SK_SNIFFED);
-    WEIR_ADD(&be->mux, 1);
+    WEIR_ADD(&total->mux, 1);
   } else {
     weir_set_flags(sk, WEIR_SK_SNIFFED);
   }
@@ -169,15 +172,15 @@ static __always_inline bool is_interim(struct __sk_buff* skb, const struct segme
 /* How many bytes at the beginning of the payload are 1xx responses, which are counted. */
 static __noinline __u32 interim_bytes(struct __sk_buff* skb, struct weir_sk* sk,
                                       const struct segment* segment) {
-  struct weir_be* be = weir_be_at(sk->backend);
+  struct weir_total* total = weir_total_at(sk->backend);
   __u32 bytes = 0;
 
-  if (!be) return 0;
+  if (!total) return 0;
   for (int response = 0; response < WEIR_INTERIM_RESPONSES; response++) {
     int length;
 
     if (!is_interim_at(skb, segment->offset + bytes)) break;
-    WEIR_ADD(&be->interim, 1);
+    WEIR_ADD(&total->interim, 1);
     length = weir_head_bytes(skb, segment->offset + bytes);
     /* Goes on in the next packet, as far as one can tell. */
     if (length <= 0) return segment->payload_bytes;

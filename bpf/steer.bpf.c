@@ -200,10 +200,11 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   if (result.panic) WEIR_ADD(&pool->panics, 1);
   if (result.backup) WEIR_ADD(&pool->backups, 1);
   weir_count(WEIR_STAT_STEERED, 1);
-  note->service = (__u16)found->index;
-  note->pool = (__u16)be->pool;
+  note->service = (__u8)found->index;
+  note->pool = (__u8)be->pool;
   note->backend = (__u16)result.choice.backend;
-  note->probe = (__u16)probe;
+  note->generation = (__u16)be->generation;
+  note->probe = (__u8)probe;
   note->cookie = cookie;
   *target = be->address;
   return WEIR_STEER;

@@ -26,9 +26,8 @@ Census::Census(const CensusMemory& memory)
       rules_(memory.backends.size()),
       pool_rules_(memory.pools.size()) {}
 
-Census::Counters Census::counters_of(const weir_be& backend) {
-  return {load(backend.connects) + load(backend.direct) + load(backend.adopted),
-          load(backend.requests)};
+Census::Counters Census::counters_of(const weir_total& total) {
+  return {load(total.connects) + load(total.direct) + load(total.adopted), load(total.requests)};
 }
 
 Census::Gauges Census::gauges_of(const weir_be& backend) {
@@ -60,8 +59,7 @@ std::uint64_t Census::entered(Gauge gauge, const Sight& sight) {
 template <typename Look>
 void Census::for_each_backend(Look look) {
   for (std::size_t i = 0; i < sights_.size(); ++i) {
-    const weir_be& backend = memory_.backends[i];
-    if (load(backend.state) != WEIR_BE_FREE) look(backend, sights_[i]);
+    if (load(memory_.backends[i].state) != WEIR_BE_FREE) look(i, sights_[i]);
   }
 }
 
@@ -72,13 +70,14 @@ void Census::for_each_member(const weir_pool& pool, Work work) const {
   const std::size_t slots = weir_table_slots(table);
   for (std::size_t i = first; i < first + slots && i < memory_.slots.size(); ++i) {
     const std::uint32_t member = memory_.slots[i].backend;
-    if (member < memory_.backends.size()) work(memory_.backends[member]);
+    if (member < memory_.backends.size()) work(member);
   }
 }
 
 std::uint64_t Census::openings_of(const weir_pool& pool) const {
   std::uint64_t openings = 0;
-  for_each_member(pool, [&](const weir_be& member) { openings += load(member.breaker_opens); });
+  for_each_member(
+      pool, [&](std::size_t member) { openings += load(memory_.totals[member].breaker_opens); });
   return openings;
 }
 
@@ -94,7 +93,7 @@ Status Census::run(Recounter& recounter, TimePoint now) {
   if (Status done = recounter.settle(now); !done) return done;
   for (std::size_t i = 0; i < rules_.size(); ++i) {
     // A record that changed hands starts anew.
-    const std::uint64_t since_ns = load(memory_.backends[i].since_ns);
+    const std::uint64_t since_ns = load(memory_.totals[i].since_ns);
     if (rules_[i].since_ns != since_ns) rules_[i] = {since_ns, {}};
   }
   if (Status done = recount_once(recounter, Care::kQuick); !done) return done;
@@ -121,10 +120,10 @@ Status Census::recount_once(Recounter& recounter, Care care) {
     pools_before[i].openings = openings_of(memory_.pools[i]);
     pools_before[i].open = load(memory_.pools[i].open);
   }
-  for_each_backend([](const weir_be& backend, Sight& sight) {
+  for_each_backend([this](std::size_t i, Sight& sight) {
     sight = {};
-    sight.counters_before = counters_of(backend);
-    sight.before = gauges_of(backend);
+    sight.counters_before = counters_of(memory_.totals[i]);
+    sight.before = gauges_of(memory_.backends[i]);
   });
   wait();  // (1)
   auto swept = recounter.recount();
@@ -135,11 +134,12 @@ Status Census::recount_once(Recounter& recounter, Care care) {
   wait();  // (2)
   std::vector<std::uint32_t> open_after(memory_.pools.size());
   for (std::size_t i = 0; i < open_after.size(); ++i) open_after[i] = load(memory_.pools[i].open);
-  for_each_backend([](const weir_be& backend, Sight& sight) { sight.after = gauges_of(backend); });
+  for_each_backend(
+      [this](std::size_t i, Sight& sight) { sight.after = gauges_of(memory_.backends[i]); });
   wait();  // (3)
-  for_each_backend([](const weir_be& backend, Sight& sight) {
-    sight.last_in_flight = load(backend.in_flight);
-    sight.counters_after = counters_of(backend);
+  for_each_backend([this](std::size_t i, Sight& sight) {
+    sight.last_in_flight = load(memory_.backends[i].in_flight);
+    sight.counters_after = counters_of(memory_.totals[i]);
   });
   for (std::size_t i = 0; i < open.size(); ++i) {
     if (memory_.pools[i].in_use == 0) continue;
@@ -148,11 +148,10 @@ Status Census::recount_once(Recounter& recounter, Care care) {
     tell(pool_rules_[i], care, {pools_before[i].open, open[i], open_after[i], entered});
   }
   wait();  // (4)
-  for_each_backend([&](const weir_be& backend, Sight& sight) {
-    const auto index = static_cast<std::size_t>(&backend - memory_.backends.data());
+  for_each_backend([&](std::size_t index, Sight& sight) {
     const weir_census& counts = memory_.counts[index];
     const Gauges counted = {counts.in_flight, counts.fresh, counts.waiting, counts.streaming};
-    sight.last_connections = counters_of(backend).connections;
+    sight.last_connections = counters_of(memory_.totals[index]).connections;
     for (const Gauge gauge : {kInFlight, kFresh, kWaiting, kStreaming}) {
       tell(rules_[index].gauges[gauge], care,
            {sight.before[gauge], counted[gauge], sight.after[gauge], entered(gauge, sight)});
@@ -171,8 +170,8 @@ void Census::tell(DriftRule& rule, Care care, const GaugeRecount& recount) const
 
 std::uint32_t Census::count_open(const weir_pool& pool) const {
   std::uint32_t open = 0;
-  for_each_member(pool, [&](const weir_be& member) {
-    if (weir_breaker_state(load(member.breaker)) != WEIR_BREAKER_CLOSED) ++open;
+  for_each_member(pool, [&](std::size_t member) {
+    if (weir_breaker_state(load(memory_.backends[member].breaker)) != WEIR_BREAKER_CLOSED) ++open;
   });
   return open;
 }

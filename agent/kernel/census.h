@@ -24,6 +24,7 @@ namespace weir::kernel {
 struct CensusMemory {
   std::span<weir_pool> pools;
   std::span<weir_be> backends;
+  std::span<const weir_total> totals;  ///< as many as `backends`
   std::span<const weir_pick_slot> slots;
   std::span<weir_census> counts;  ///< as many as `backends`
 };
@@ -66,7 +67,7 @@ class Census {
     std::array<DriftRule, kGauges> gauges;
   };
 
-  static Counters counters_of(const weir_be& backend);
+  static Counters counters_of(const weir_total& total);
   static Gauges gauges_of(const weir_be& backend);
   static std::uint64_t entered(Gauge gauge, const Sight& sight);
   template <typename Look>

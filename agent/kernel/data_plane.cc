@@ -94,7 +94,7 @@ void trip_breaker(MapSet& maps, std::uint32_t index) {
   weir_breaker_failure(&backend.breaker, 0, maps.knobs().open_after_failures, now_ms, random,
                        &maps.knobs(), &change);
   if (change.changed == 0) return;
-  __atomic_fetch_add(&backend.breaker_opens, 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&maps.totals()[index].breaker_opens, 1, __ATOMIC_RELAXED);
   if (weir_is_member(&backend) && backend.pool < maps.pools().size()) {
     __atomic_fetch_add(&maps.pools()[backend.pool].open, 1, __ATOMIC_RELAXED);
   }
@@ -186,7 +186,8 @@ class KernelDataPlane final : public DataPlane {
   Tables tables_;
   SocketSweeps sweeps_;
   SweepResult taken_in_;
-  Census census_{{maps_.pools(), maps_.backends(), maps_.tables().slots, maps_.census()}};
+  Census census_{
+      {maps_.pools(), maps_.backends(), maps_.totals(), maps_.tables().slots, maps_.census()}};
   Housekeeping housekeeping_{{[this](TimePoint now) { return adopt(now); },
                               [this](TimePoint now) { return take_census(now); }},
                              std::chrono::steady_clock::now()};

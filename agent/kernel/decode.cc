@@ -80,41 +80,41 @@ std::uint32_t to_load(double requests) {
       std::clamp(std::round(requests * kLoadPerRequest), 0.0, largest));
 }
 
-BackendReading decode(const weir_be& record, std::uint32_t index) {
+BackendReading decode(const weir_be& record, const weir_total& total, std::uint32_t index) {
   BackendReading reading;
   reading.index = index;
   reading.pool = record.pool;
   reading.address = decode(record.address);
-  reading.is_local = record.is_local != 0;
+  reading.is_local = total.is_local != 0;
   reading.state = static_cast<weir_be_state>(read_once(record.state));
   reading.breaker = decode_breaker(read_once(record.breaker));
   reading.weight = read_once(record.weight_q16) / kQ16;
   reading.latency = decode_us(read_once(record.latency_us));
-  reading.min_rtt = decode_us(read_once(record.min_rtt_us));
+  reading.min_rtt = decode_us(read_once(total.min_rtt_us));
   reading.in_flight = read_once(record.in_flight);
   reading.fresh = read_once(record.fresh);
   reading.waiting = read_once(record.waiting);
   reading.streaming = read_once(record.streaming);
-  reading.consecutive_failures = read_once(record.consecutive_failures);
-  reading.connects = read_once(record.connects);
-  reading.direct = read_once(record.direct);
-  reading.adopted = read_once(record.adopted);
-  reading.established = read_once(record.established);
-  reading.connect_failures = read_once(record.connect_failures);
-  reading.refused = read_once(record.refused);
-  reading.timed_out = read_once(record.timed_out);
-  reading.resets = read_once(record.resets);
-  reading.mux = read_once(record.mux);
-  reading.closes = read_once(record.closes);
-  reading.requests = read_once(record.requests);
-  reading.interim = read_once(record.interim);
-  reading.bytes_sent = read_once(record.bytes_sent);
-  reading.bytes_received = read_once(record.bytes_received);
-  reading.retransmits = read_once(record.retransmits);
-  reading.rtos = read_once(record.rtos);
-  reading.breaker_opens = read_once(record.breaker_opens);
-  reading.idle_ended = read_once(record.idle_ended);
-  reading.last_failure = from_kernel_ns(read_once(record.last_failure_ns));
+  reading.consecutive_failures = read_once(total.consecutive_failures);
+  reading.connects = read_once(total.connects);
+  reading.direct = read_once(total.direct);
+  reading.adopted = read_once(total.adopted);
+  reading.established = read_once(total.established);
+  reading.connect_failures = read_once(total.connect_failures);
+  reading.refused = read_once(total.refused);
+  reading.timed_out = read_once(total.timed_out);
+  reading.resets = read_once(total.resets);
+  reading.mux = read_once(total.mux);
+  reading.closes = read_once(total.closes);
+  reading.requests = read_once(total.requests);
+  reading.interim = read_once(total.interim);
+  reading.bytes_sent = read_once(total.bytes_sent);
+  reading.bytes_received = read_once(total.bytes_received);
+  reading.retransmits = read_once(total.retransmits);
+  reading.rtos = read_once(total.rtos);
+  reading.breaker_opens = read_once(total.breaker_opens);
+  reading.idle_ended = read_once(total.idle_ended);
+  reading.last_failure = from_kernel_ns(read_once(total.last_failure_ns));
   return reading;
 }
 

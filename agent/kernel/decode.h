@@ -30,7 +30,8 @@ namespace weir::kernel {
 [[nodiscard]] BreakerReading decode_breaker(std::uint64_t word);
 
 /// Everything but `service` and the histograms, which live in other maps.
-[[nodiscard]] BackendReading decode(const weir_be& record, std::uint32_t index);
+[[nodiscard]] BackendReading decode(const weir_be& record, const weir_total& total,
+                                    std::uint32_t index);
 [[nodiscard]] ServiceReading decode(const weir_pool& record, std::uint32_t index);
 
 }  // namespace weir::kernel

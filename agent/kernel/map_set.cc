@@ -27,6 +27,7 @@ constexpr std::array<Layout, kMapCount> kLayouts = {{
     {4, sizeof(weir_pool)},
     {4, sizeof(weir_pick_slot)},
     {4, sizeof(weir_be)},
+    {4, sizeof(weir_total)},
     {4, sizeof(weir_note)},
     {4, sizeof(weir_sk)},
     {4, sizeof(weir_hist)},
@@ -80,6 +81,7 @@ template class MappedArray<weir_knobs>;
 template class MappedArray<weir_pool>;
 template class MappedArray<weir_pick_slot>;
 template class MappedArray<weir_be>;
+template class MappedArray<weir_total>;
 template class MappedArray<weir_census>;
 template class MappedArray<weir_sweep>;
 
@@ -90,6 +92,7 @@ std::optional<std::uint32_t> entries_for(MapId id, std::uint32_t backends) {
     case kPick:
       return WEIR_MAX_POOLS * 2 * backends;
     case kBe:
+    case kTotal:
     case kCensus:
       return backends;
     case kHist:
@@ -121,6 +124,8 @@ Result<MapSet> MapSet::open(Fds fds, bool writable) {
   if (!slots) return std::move(slots).error();
   auto backends = MappedArray<weir_be>::map(fds[kBe].get(), capacity, writable);
   if (!backends) return std::move(backends).error();
+  auto totals = MappedArray<weir_total>::map(fds[kTotal].get(), capacity, writable);
+  if (!totals) return std::move(totals).error();
   auto census = MappedArray<weir_census>::map(fds[kCensus].get(), capacity, writable);
   if (!census) return std::move(census).error();
 
@@ -132,6 +137,7 @@ Result<MapSet> MapSet::open(Fds fds, bool writable) {
   set.pools_ = std::move(*pools);
   set.slots_ = std::move(*slots);
   set.backends_ = std::move(*backends);
+  set.totals_ = std::move(*totals);
   set.census_ = std::move(*census);
   return set;
 }
@@ -150,7 +156,7 @@ Result<Snapshot> MapSet::read_gauges() const {
   for (std::uint32_t i = 0; i < backends_.span().size(); ++i) {
     const weir_be& record = backends_.span()[i];
     if (record.state == WEIR_BE_FREE) continue;
-    BackendReading reading = decode(record, i);
+    BackendReading reading = decode(record, totals_.span()[i], i);
     if (reading.pool < pools.size()) reading.service = names[reading.pool];
     snapshot.backends.push_back(std::move(reading));
   }

@@ -29,6 +29,7 @@ enum MapId : std::size_t {
   kPool,
   kPick,
   kBe,
+  kTotal,
   kNote,
   kSk,
   kHist,
@@ -38,8 +39,9 @@ enum MapId : std::size_t {
   kMapCount
 };
 inline constexpr std::array<const char*, kMapCount> kMapNames = {
-    WEIR_MAP_META, WEIR_MAP_KNOBS, WEIR_MAP_SVC,  WEIR_MAP_POOL, WEIR_MAP_PICK,  WEIR_MAP_BE,
-    WEIR_MAP_NOTE, WEIR_MAP_SK,    WEIR_MAP_HIST, WEIR_MAP_STAT, WEIR_MAP_EVENT, WEIR_MAP_CENSUS};
+    WEIR_MAP_META, WEIR_MAP_KNOBS, WEIR_MAP_SVC,   WEIR_MAP_POOL, WEIR_MAP_PICK,
+    WEIR_MAP_BE,   WEIR_MAP_TOTAL, WEIR_MAP_NOTE,  WEIR_MAP_SK,   WEIR_MAP_HIST,
+    WEIR_MAP_STAT, WEIR_MAP_EVENT, WEIR_MAP_CENSUS};
 
 /// Entries that map `id` has in a set with room for `backends` backends; unset: as the program
 /// object says.
@@ -80,11 +82,12 @@ class MapSet {
   Status zero_histograms(std::uint32_t backend);
 
   [[nodiscard]] TableMemory tables() const {
-    return {pools_.span(), backends_.span(), slots_.span()};
+    return {pools_.span(), backends_.span(), totals_.span(), slots_.span()};
   }
   [[nodiscard]] weir_meta& meta() { return meta_.span()[0]; }
   [[nodiscard]] weir_knobs& knobs() { return knobs_.span()[0]; }
   [[nodiscard]] std::span<weir_be> backends() { return backends_.span(); }
+  [[nodiscard]] std::span<weir_total> totals() { return totals_.span(); }
   [[nodiscard]] std::span<weir_pool> pools() { return pools_.span(); }
   [[nodiscard]] std::span<weir_census> census() { return census_.span(); }
   [[nodiscard]] int fd(MapId id) const { return fds_[id].get(); }
@@ -106,6 +109,7 @@ class MapSet {
   MappedArray<weir_pool> pools_;
   MappedArray<weir_pick_slot> slots_;
   MappedArray<weir_be> backends_;
+  MappedArray<weir_total> totals_;
   MappedArray<weir_census> census_;
 };
 

@@ -262,14 +262,18 @@ Result<TableChanges> Tables::configure(const std::vector<ServiceSpec>& services,
       if (!at) {
         at = take(free_backends);
         weir_be& fresh = backends[*at];
-        fresh = {};  // free: the kernel does not count here
+        // Free: the kernel does not count here. Notes of the last owner tell by the generation.
+        const std::uint32_t generation = fresh.generation + 1;
+        fresh = {};
+        fresh.generation = generation;
         fresh.address = encode(backend_spec.address);
         fresh.pool = *found;
-        fresh.since_ns = to_kernel_ns(now);
+        memory_.totals[*at] = {};
+        memory_.totals[*at].since_ns = to_kernel_ns(now);
         changes.new_backends.push_back(*at);
       }
       weir_be& backend = backends[*at];
-      backend.is_local = backend_spec.is_local ? 1 : 0;
+      memory_.totals[*at].is_local = backend_spec.is_local ? 1 : 0;
       if (takes_connections) goes_on[*found] = true;
       until_publish.push_back({*at, 1, std::nullopt});
       store(backend.state, weir_u32{WEIR_BE_ACTIVE});

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which service and backend owns which record of weir_pool, weir_be and weir_pick, and how a
-// decision becomes an alias table. Works on plain memory: the mmap'd maps in production, vectors in
-// tests.
+// Which service and backend owns which record of weir_pool, weir_be, weir_total and weir_pick,
+// and how a decision becomes an alias table. Works on plain memory: the mmap'd maps in production,
+// vectors in tests.
 //
 // Writes only the fields that belong to user space; a live record is never written as a whole,
 // because the kernel counts in it at the same time.
@@ -26,6 +26,7 @@ namespace weir::kernel {
 struct TableMemory {
   std::span<weir_pool> pools;       ///< WEIR_MAX_POOLS
   std::span<weir_be> backends;      ///< n
+  std::span<weir_total> totals;     ///< n
   std::span<weir_pick_slot> slots;  ///< WEIR_MAX_POOLS * 2 * n
 };
 

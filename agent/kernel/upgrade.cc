@@ -23,7 +23,7 @@ constexpr char kCarryProgram[] = "weir_carry";
 constexpr char kDetach[] = "; `weir detach` drops what it left";
 
 /// These refer to one another by index, and are the same generation or none is.
-constexpr std::array kTableMaps = {kSvc, kPool, kPick, kBe, kHist, kCensus};
+constexpr std::array kTableMaps = {kSvc, kPool, kPick, kBe, kTotal, kHist, kCensus};
 
 bool is_table(std::size_t id) {
   return std::find(kTableMaps.begin(), kTableMaps.end(), id) != kTableMaps.end();
@@ -184,7 +184,8 @@ Status Upgrade::reuse_next() {
 
 /// What this build has to understand to carry backends and pools.
 Status Upgrade::check_tables() const {
-  for (const MapId id : {kBe, kPool}) {
+  for (const MapId id : {kBe, kTotal, kPool}) {
+    if (id == kTotal && !old_[id]) continue;  // an earlier build had the totals in weir_be
     const auto refuse = [&](const std::string& why) {
       return make_error(
           Code::kUnsupported,
@@ -226,24 +227,31 @@ Result<MapSet> Upgrade::open_maps() {
 }
 
 Result<UpgradeCarry> Upgrade::make_carry(const MapSet& maps) {
-  const std::array ids = {kBe, kPool};
-  std::array<Layout, 2> ours;
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    auto memory = MappedBytes::map(*old_[ids[i]]);
-    if (!memory) return std::move(memory).error();
-    memory_[i] = std::move(*memory);
-    auto layout = layout_in(object_, map_of(object_, ids[i]));
+  constexpr std::array kIds = {kBe, kTotal, kPool};
+  std::array<RecordMemory, kIds.size()> from;
+  std::array<Layout, kIds.size()> theirs;
+  std::array<Layout, kIds.size()> ours;
+  for (std::size_t i = 0; i < kIds.size(); ++i) {
+    auto layout = layout_in(object_, map_of(object_, kIds[i]));
     if (!layout) return std::move(layout).error();
     ours[i] = std::move(*layout);
+    const std::optional<OldMap>& old = old_[kIds[i]];
+    if (!old) continue;  // an earlier build had the totals in weir_be
+    auto memory = MappedBytes::map(*old);
+    if (!memory) return std::move(memory).error();
+    memory_[i] = std::move(*memory);
+    from[i] = {memory_[i].span(), value_stride(old->value_bytes)};
+    theirs[i] = old->layout;
   }
   UpgradeCarry::Options options;
-  options.from_backends = {memory_[0].span(), value_stride(old_[kBe]->value_bytes)};
-  options.from_pools = {memory_[1].span(), value_stride(old_[kPool]->value_bytes)};
-  options.backend_layout = old_[kBe]->layout;
-  options.pool_layout = old_[kPool]->layout;
-  options.our_backend_layout = std::move(ours[0]);
-  options.our_pool_layout = std::move(ours[1]);
+  options.from_backends = {from[0], from[1]};
+  options.backend_layouts = {theirs[0], theirs[1]};
+  options.our_backend_layouts = {ours[0], ours[1]};
+  options.from_pools = from[2];
+  options.pool_layout = theirs[2];
+  options.our_pool_layout = ours[2];
   options.backends = maps.tables().backends;
+  options.totals = maps.tables().totals;
   options.pools = maps.tables().pools;
   options.sockets_kept = sockets_kept_;
   return UpgradeCarry::create(std::move(options));

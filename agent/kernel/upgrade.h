@@ -90,7 +90,7 @@ class Upgrade {
   bool sockets_kept_ = false;
   Stage stage_ = Stage::kPrepared;
   TimePoint begun_;
-  std::array<MappedBytes, 2> memory_;
+  std::array<MappedBytes, 3> memory_;
   std::optional<UpgradeCarry> carry_;
 };
 

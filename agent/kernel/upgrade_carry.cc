@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
-#include <initializer_list>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -24,6 +23,7 @@ const Rules& backend_rules() {
       {"address.port", kOwned},
       {"address.protocol", kOwned},
       {"pool", kOwned},
+      {"generation", kOwned},
       {"state", kRebuilt},
       {"weight_q16", kOwned},
       {"latency_us", kOwned},
@@ -82,8 +82,8 @@ std::optional<CarryRule> rule_in(const Rules& rules, const std::string& field) {
 }
 
 template <typename T>
-T& at(std::byte* record, std::uint32_t offset) {
-  return *reinterpret_cast<T*>(record + offset);
+T& at(std::byte* value) {
+  return *reinterpret_cast<T*>(value);
 }
 
 /// What a gauge counts: its distance from the nearest multiple of the bias.
@@ -155,15 +155,10 @@ bool is_closed(std::uint64_t breaker) {
   return weir_breaker_state_of(breaker) == WEIR_BREAKER_CLOSED;
 }
 
-/// Without these a record says nothing.
-Status need(const std::vector<FieldMatch>& fields, const char* map,
-            std::initializer_list<std::string_view> names) {
-  for (const std::string_view name : names) {
-    if (find(fields, name) != nullptr) continue;
-    return make_error(Code::kUnsupported,
-                      std::string(map) + ": field " + std::string(name) + " is not there");
-  }
-  return {};
+/// Without its fields a record says nothing.
+Error missing(const char* map, std::string_view field) {
+  return make_error(Code::kUnsupported,
+                    std::string(map) + ": field " + std::string(field) + " is not there");
 }
 
 template <typename Visit>
@@ -177,21 +172,19 @@ void each_gauge(std::span<weir_be> backends, Visit visit) {
   }
 }
 
-/// Moves one field that is counted. Offsets are those of naturally aligned integers.
-void move_counted(CarryRule rule, const FieldMatch& field, std::byte* from, std::byte* to) {
-  const bool is_long = field.bytes == sizeof(std::uint64_t);
+/// Moves one field that is counted, a naturally aligned integer.
+void move_counted(CarryRule rule, std::uint32_t bytes, std::byte* from, std::byte* to) {
+  const bool is_long = bytes == sizeof(std::uint64_t);
   if (rule == CarryRule::kGauge) {
-    move_gauge(at<std::uint32_t>(from, field.from), at<std::uint32_t>(to, field.to));
+    move_gauge(at<std::uint32_t>(from), at<std::uint32_t>(to));
   } else if (rule == CarryRule::kCounter && is_long) {
-    move_counter(at<std::uint64_t>(from, field.from), at<std::uint64_t>(to, field.to));
+    move_counter(at<std::uint64_t>(from), at<std::uint64_t>(to));
   } else if (rule == CarryRule::kCounter) {
-    move_counter(at<std::uint32_t>(from, field.from), at<std::uint32_t>(to, field.to));
+    move_counter(at<std::uint32_t>(from), at<std::uint32_t>(to));
   } else if (rule == CarryRule::kLeast) {
-    carry_extreme(at<std::uint32_t>(from, field.from), at<std::uint32_t>(to, field.to),
-                  std::less<>());
+    carry_extreme(at<std::uint32_t>(from), at<std::uint32_t>(to), std::less<>());
   } else if (rule == CarryRule::kLatest) {
-    carry_extreme(at<std::uint64_t>(from, field.from), at<std::uint64_t>(to, field.to),
-                  std::greater<>());
+    carry_extreme(at<std::uint64_t>(from), at<std::uint64_t>(to), std::greater<>());
   }
 }
 
@@ -206,62 +199,93 @@ std::optional<CarryRule> pool_rule(const std::string& field) {
 }
 
 Result<UpgradeCarry> UpgradeCarry::create(Options options) {
-  auto backends = match_fields(options.backend_layout, options.our_backend_layout);
-  if (!backends) return std::move(backends).error().context(WEIR_MAP_BE);
+  auto backends = match_backends(options);
+  if (!backends) return std::move(backends).error();
   auto pools = match_fields(options.pool_layout, options.our_pool_layout);
   if (!pools) return std::move(pools).error().context(WEIR_MAP_POOL);
-  if (Status done = need(*backends, WEIR_MAP_BE, {"address.ip", "address.port", "pool", "state"});
-      !done) {
-    return std::move(done).error();
+  for (const char* name : {"address.ip", "address.port", "pool", "state"}) {
+    const BackendField* const field = find(*backends, name);
+    if (field == nullptr || field->from != 0) return missing(WEIR_MAP_BE, name);
   }
-  if (Status done = need(*pools, WEIR_MAP_POOL, {"address.ip", "address.port", "name", "in_use"});
-      !done) {
-    return std::move(done).error();
+  for (const char* name : {"address.ip", "address.port", "name", "in_use"}) {
+    if (weir::kernel::find(*pools, name) == nullptr) return missing(WEIR_MAP_POOL, name);
   }
-  if (count(options.from_backends) > options.backends.size() ||
+  const auto& [records, totals] = options.from_backends;
+  if (totals.stride != 0 && count(totals) < count(records)) {
+    return make_error(Code::kUnsupported, WEIR_MAP_TOTAL " has fewer records than " WEIR_MAP_BE);
+  }
+  if (count(records) > options.backends.size() ||
       count(options.from_pools) > options.pools.size()) {
     return make_error(Code::kUnsupported, "there are more records than this build has room for");
   }
   UpgradeCarry carry(std::move(options));
   carry.backend_fields_ = std::move(*backends);
   carry.pool_fields_ = std::move(*pools);
-  carry.last_words_.resize(count(carry.options_.from_backends));
+  carry.last_words_.resize(carry.old_backends());
   return carry;
 }
 
-void UpgradeCarry::copy_owned() {
-  const auto copy = [](const std::vector<FieldMatch>& fields, const auto& rule,
-                       const std::byte* from, std::byte* to) {
-    for (const FieldMatch& field : fields) {
-      if (rule(field.name) == CarryRule::kOwned) {
-        std::memcpy(to + field.to, from + field.from, field.bytes);
-      }
+/// A field may have moved from one of the two maps to the other.
+Result<std::vector<UpgradeCarry::BackendField>> UpgradeCarry::match_backends(
+    const Options& options) {
+  constexpr std::array kMaps = {WEIR_MAP_BE, WEIR_MAP_TOTAL};
+  std::vector<BackendField> fields;
+  for (std::size_t from = 0; from < kMaps.size(); ++from) {
+    for (std::size_t to = 0; to < kMaps.size(); ++to) {
+      auto matches = match_fields(options.backend_layouts[from], options.our_backend_layouts[to]);
+      if (!matches) return std::move(matches).error().context(kMaps[from]);
+      for (FieldMatch& match : *matches) fields.push_back({std::move(match), from, to});
     }
-  };
-  for (std::size_t i = 0; i < count(options_.from_backends); ++i) {
-    std::byte* const from = record(options_.from_backends, i);
-    weir_be& to = options_.backends[i];
-    copy(backend_fields_, backend_rule, from, reinterpret_cast<std::byte*>(&to));
+  }
+  return fields;
+}
+
+const UpgradeCarry::BackendField* UpgradeCarry::find(const std::vector<BackendField>& fields,
+                                                     std::string_view name) {
+  const auto found = std::find_if(fields.begin(), fields.end(), [&](const BackendField& field) {
+    return field.match.name == name;
+  });
+  return found == fields.end() ? nullptr : &*found;
+}
+
+std::size_t UpgradeCarry::old_backends() const { return count(options_.from_backends[0]); }
+
+std::byte* UpgradeCarry::old_value(const BackendField& field, std::size_t backend) const {
+  return record(options_.from_backends[field.from], backend) + field.match.from;
+}
+
+std::byte* UpgradeCarry::new_value(const BackendField& field, std::size_t backend) const {
+  std::byte* const to = field.to == 0 ? reinterpret_cast<std::byte*>(&options_.backends[backend])
+                                      : reinterpret_cast<std::byte*>(&options_.totals[backend]);
+  return to + field.match.to;
+}
+
+void UpgradeCarry::copy_owned() {
+  for (std::size_t i = 0; i < old_backends(); ++i) {
+    for (const BackendField& field : backend_fields_) {
+      if (backend_rule(field.match.name) != CarryRule::kOwned) continue;
+      std::memcpy(new_value(field, i), old_value(field, i), field.match.bytes);
+    }
     // Versions number the states differently, but for this one; the configuration says which it is.
-    const FieldMatch& state = *find(backend_fields_, "state");
-    const bool is_free = at<std::uint32_t>(from, state.from) == WEIR_BE_FREE;
-    to.state = is_free ? WEIR_BE_FREE : WEIR_BE_ACTIVE;
+    options_.backends[i].state = carries(i) ? WEIR_BE_ACTIVE : WEIR_BE_FREE;
   }
   carry_words();
   const std::size_t slots_per_pool = 2 * options_.backends.size();
   for (std::size_t i = 0; i < count(options_.from_pools); ++i) {
     weir_pool& to = options_.pools[i];
     to.backup = WEIR_NO_POOL;
-    copy(pool_fields_, pool_rule, record(options_.from_pools, i),
-         reinterpret_cast<std::byte*>(&to));
+    for (const FieldMatch& field : pool_fields_) {
+      if (pool_rule(field.name) != CarryRule::kOwned) continue;
+      std::memcpy(reinterpret_cast<std::byte*>(&to) + field.to,
+                  record(options_.from_pools, i) + field.from, field.bytes);
+    }
     to.table = i * slots_per_pool;  // no slots yet
   }
 }
 
 bool UpgradeCarry::carries(std::size_t backend) const {
-  if (backend >= count(options_.from_backends)) return false;
-  const FieldMatch& state = *find(backend_fields_, "state");
-  return at<std::uint32_t>(record(options_.from_backends, backend), state.from) != WEIR_BE_FREE;
+  if (backend >= old_backends()) return false;
+  return at<std::uint32_t>(old_value(*find(backend_fields_, "state"), backend)) != WEIR_BE_FREE;
 }
 
 void UpgradeCarry::raise_gauges() const {
@@ -270,44 +294,41 @@ void UpgradeCarry::raise_gauges() const {
 }
 
 void UpgradeCarry::transfer() {
-  const auto move = [this](const std::vector<FieldMatch>& fields, const auto& rule, std::byte* from,
-                           std::byte* to) {
-    for (const FieldMatch& field : fields) {
-      const CarryRule how = *rule(field.name);
-      if (how == CarryRule::kGauge && !options_.sockets_kept) continue;
-      move_counted(how, field, from, to);
-    }
-  };
   carry_words();
-  for (std::size_t i = 0; i < count(options_.from_backends); ++i) {
+  for (std::size_t i = 0; i < old_backends(); ++i) {
     if (!carries(i)) continue;
-    move(backend_fields_, backend_rule, record(options_.from_backends, i),
-         reinterpret_cast<std::byte*>(&options_.backends[i]));
+    for (const BackendField& field : backend_fields_) {
+      const CarryRule how = *backend_rule(field.match.name);
+      if (how == CarryRule::kGauge && !options_.sockets_kept) continue;
+      move_counted(how, field.match.bytes, old_value(field, i), new_value(field, i));
+    }
   }
-  const FieldMatch& in_use = *find(pool_fields_, "in_use");
+  const FieldMatch& in_use = *weir::kernel::find(pool_fields_, "in_use");
   for (std::size_t i = 0; i < count(options_.from_pools); ++i) {
-    if (at<std::uint32_t>(record(options_.from_pools, i), in_use.from) == 0) continue;
-    move(pool_fields_, pool_rule, record(options_.from_pools, i),
-         reinterpret_cast<std::byte*>(&options_.pools[i]));
+    std::byte* const from = record(options_.from_pools, i);
+    if (at<std::uint32_t>(from + in_use.from) == 0) continue;
+    for (const FieldMatch& field : pool_fields_) {
+      move_counted(*pool_rule(field.name), field.bytes, from + field.from,
+                   reinterpret_cast<std::byte*>(&options_.pools[i]) + field.to);
+    }
   }
 }
 
 void UpgradeCarry::carry_words() {
-  const FieldMatch* const breaker = find(backend_fields_, "breaker");
-  const FieldMatch* const failures = find(backend_fields_, "consecutive_failures");
-  for (std::size_t i = 0; i < count(options_.from_backends); ++i) {
-    std::byte* const from = record(options_.from_backends, i);
+  const BackendField* const breaker = find(backend_fields_, "breaker");
+  const BackendField* const failures = find(backend_fields_, "consecutive_failures");
+  for (std::size_t i = 0; i < old_backends(); ++i) {
     weir_be& to = options_.backends[i];
     LastWords& last = last_words_[i];
     if (!carries(i)) continue;
     if (failures != nullptr) {
-      carry_word(at<std::uint32_t>(from, failures->from), to.consecutive_failures,
-                 last.consecutive_failures);
+      carry_word(at<std::uint32_t>(old_value(*failures, i)),
+                 options_.totals[i].consecutive_failures, last.consecutive_failures);
     }
     if (breaker == nullptr) continue;
     const bool was_closed = is_closed(last.breaker);
     const bool carried =
-        carry_word(at<std::uint64_t>(from, breaker->from), to.breaker, last.breaker);
+        carry_word(at<std::uint64_t>(old_value(*breaker, i)), to.breaker, last.breaker);
     if (!carried || was_closed == is_closed(last.breaker)) continue;
     const weir_u32 change = was_closed ? 1 : ~weir_u32{0};
     if (weir_is_member(&to) && to.pool < options_.pools.size()) {

@@ -16,11 +16,13 @@
 // Thread-safety: one thread; the kernel programs may run at any time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/base/result.h"
@@ -42,13 +44,16 @@ struct RecordMemory {
 class UpgradeCarry {
  public:
   struct Options {
-    RecordMemory from_backends;
+    /// Each backend in two records, of weir_be and of weir_total. An earlier build may have had all
+    /// of it in the first: then the second is empty.
+    std::array<RecordMemory, 2> from_backends;
+    std::array<Layout, 2> backend_layouts;
+    std::array<Layout, 2> our_backend_layouts;
     RecordMemory from_pools;
-    Layout backend_layout;  ///< of from_backends
     Layout pool_layout;
-    Layout our_backend_layout;
     Layout our_pool_layout;
     std::span<weir_be> backends;  ///< at least as many as from_backends has
+    std::span<weir_total> totals;
     std::span<weir_pool> pools;
     /// Sockets keep their state: what they hold in the gauges stays theirs. If not, the gauges
     /// start at zero.
@@ -75,10 +80,22 @@ class UpgradeCarry {
  private:
   explicit UpgradeCarry(Options options) : options_(std::move(options)) {}
 
+  /// A field that a backend has there and here, each in one of its two records.
+  struct BackendField {
+    FieldMatch match;
+    std::size_t from = 0;  ///< index into Options::from_backends
+    std::size_t to = 0;    ///< 0: weir_be, 1: weir_total
+  };
+
+  static Result<std::vector<BackendField>> match_backends(const Options& options);
+  static const BackendField* find(const std::vector<BackendField>& fields, std::string_view name);
+  [[nodiscard]] std::size_t old_backends() const;
+  [[nodiscard]] std::byte* old_value(const BackendField& field, std::size_t backend) const;
+  [[nodiscard]] std::byte* new_value(const BackendField& field, std::size_t backend) const;
   void carry_words();
 
   Options options_;
-  std::vector<FieldMatch> backend_fields_;
+  std::vector<BackendField> backend_fields_;
   std::vector<FieldMatch> pool_fields_;
   /// Of each backend: what the last transfer() found in the fields that are neither sums nor
   /// gauges.
@@ -89,7 +106,7 @@ class UpgradeCarry {
   std::vector<LastWords> last_words_;
 };
 
-/// How a field is carried. Every field of weir_be and weir_pool has its rule.
+/// How a field is carried. Every field of weir_be, weir_total and weir_pool has its rule.
 enum class CarryRule {
   kOwned,    ///< user space writes it: copied once
   kCounter,  ///< moved, 4 or 8 bytes

@@ -59,6 +59,14 @@ struct {
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, WEIR_MIN_BACKENDS);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, __u32);
+  __type(value, struct weir_total);
+} weir_total __weak SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, WEIR_NOTES);
   __type(key, __u32);
   __type(value, struct weir_note);
@@ -111,6 +119,13 @@ WEIR_INLINE struct weir_be* weir_be_at(__u32 index) {
 
   if (!be) weir_count(WEIR_STAT_BAD_INDEX, 1);
   return be;
+}
+
+WEIR_INLINE struct weir_total* weir_total_at(__u32 index) {
+  struct weir_total* total = bpf_map_lookup_elem(&weir_total, &index);
+
+  if (!total) weir_count(WEIR_STAT_BAD_INDEX, 1);
+  return total;
 }
 
 WEIR_INLINE struct weir_pool* weir_pool_at(__u32 index) {

@@ -124,7 +124,6 @@ WEIR_INLINE struct weir_request_event weir_response_received(struct weir_sk* sk,
   if (!weir_move_phase(sk, be, WEIR_PHASE_WAITING, WEIR_PHASE_STREAMING, &event)) return event;
   WEIR_WRITE_ONCE(sk->first_byte_ns, now_ns);
   if (WEIR_READ_ONCE(sk->flags) & WEIR_SK_MUX) return event;
-  WEIR_ADD(&be->requests, 1);
   event.sequence = __sync_fetch_and_add(&sk->requests, 1) + 1;
   event.first_byte = 1;
   /* Another thread of the client may have sent in between. */

@@ -29,14 +29,16 @@ WEIR_INLINE void weir_breaker_changed(struct weir_be* be, __u32 backend,
                                       const struct weir_knobs* knobs,
                                       const struct weir_breaker_change* change) {
   struct weir_event_breaker* event;
+  struct weir_total* total;
   struct weir_pool* pool;
 
   if (!change->changed) return;
+  total = weir_total_at(backend);
   pool = weir_is_member(be) ? weir_pool_at(be->pool) : 0;
   if (pool && change->from == WEIR_BREAKER_CLOSED) weir_gauge_up(&pool->open);
   if (pool && change->to == WEIR_BREAKER_CLOSED)
     weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, weir_gauge_down(&pool->open));
-  if (change->to == WEIR_BREAKER_OPEN) WEIR_ADD(&be->breaker_opens, 1);
+  if (total && change->to == WEIR_BREAKER_OPEN) WEIR_ADD(&total->breaker_opens, 1);
   if (!weir_watched(knobs->watch_until_ns)) return;
   event = WEIR_EVENT_RESERVE(struct weir_event_breaker, WEIR_EVENT_BREAKER, be->pool, backend, 0);
   if (!event) return;
@@ -54,14 +56,15 @@ WEIR_INLINE __u64 weir_take_connect_ns(struct weir_sk* sk) {
 
 WEIR_INLINE void weir_connect_succeeded(struct weir_sk* sk) {
   struct weir_breaker_change change = {};
+  struct weir_total* total = weir_total_at(sk->backend);
   struct weir_be* be = weir_be_at(sk->backend);
   struct weir_knobs* knobs = weir_knobs_now();
   __u64 since_ns = weir_take_connect_ns(sk);
 
-  if (!be || !knobs || !since_ns) return;
-  WEIR_ADD(&be->established, 1);
+  if (!be || !total || !knobs || !since_ns) return;
+  WEIR_ADD(&total->established, 1);
   /* Read first: almost always 0, and a store would take the cache line from the other CPUs. */
-  if (WEIR_READ_ONCE(be->consecutive_failures)) WEIR_WRITE_ONCE(be->consecutive_failures, 0);
+  if (WEIR_READ_ONCE(total->consecutive_failures)) WEIR_WRITE_ONCE(total->consecutive_failures, 0);
   weir_record(sk->backend, WEIR_HIST_CONNECT, bpf_ktime_get_ns() - since_ns);
   if (!(sk->flags & WEIR_SK_PROBE)) return;
   weir_breaker_success(&be->breaker, 1, &change);
@@ -72,19 +75,20 @@ WEIR_INLINE void weir_connect_succeeded(struct weir_sk* sk) {
 WEIR_INLINE void weir_count_failure(__u32 backend, __u32 pool, __u32 probe, __u32 error,
                                     __u64 cookie) {
   struct weir_breaker_change change = {};
+  struct weir_total* total = weir_total_at(backend);
   struct weir_be* be = weir_be_at(backend);
   struct weir_knobs* knobs = weir_knobs_now();
   struct weir_event_failure* event;
   __u32 consecutive;
   __u64 now_ns;
 
-  if (!be || !knobs) return;
+  if (!be || !total || !knobs) return;
   now_ns = bpf_ktime_get_ns();
-  WEIR_ADD(&be->connect_failures, 1);
-  if (error == ECONNREFUSED) WEIR_ADD(&be->refused, 1);
-  if (error == ETIMEDOUT) WEIR_ADD(&be->timed_out, 1);
-  consecutive = __sync_fetch_and_add(&be->consecutive_failures, 1) + 1;
-  WEIR_WRITE_ONCE(be->last_failure_ns, now_ns);
+  WEIR_ADD(&total->connect_failures, 1);
+  if (error == ECONNREFUSED) WEIR_ADD(&total->refused, 1);
+  if (error == ETIMEDOUT) WEIR_ADD(&total->timed_out, 1);
+  consecutive = __sync_fetch_and_add(&total->consecutive_failures, 1) + 1;
+  WEIR_WRITE_ONCE(total->last_failure_ns, now_ns);
   weir_breaker_failure(&be->breaker, probe, consecutive, now_ns / 1000000, weir_random(), knobs,
                        &change);
   weir_breaker_changed(be, backend, knobs, &change);
@@ -113,10 +117,15 @@ WEIR_INLINE struct weir_note* weir_note_of(__u64 cookie) {
 /* A pick whose connect() never came as far as its SYN: no route, no free local port (a matter of
  * this one destination: another backend has its own range). Shows when the socket is closed or
  * connects again. A client whose own mistake fails everywhere soon fails on most of the pool, which
- * is then in panic and keeps all its backends. Returns the backend, or WEIR_NO_BACKEND. */
+ * is then in panic and keeps all its backends. A backend that has left in the meantime is not accused,
+ * and neither is the one that has its record now. Returns the backend, or WEIR_NO_BACKEND. */
 WEIR_INLINE __u32 weir_note_failed(struct weir_note* note, __u64 cookie) {
+  struct weir_be* be;
+
   if (note->cookie != cookie) return WEIR_NO_BACKEND;
   note->cookie = 0;
+  be = weir_be_at(note->backend);
+  if (!be || note->generation != (__u16)WEIR_READ_ONCE(be->generation)) return WEIR_NO_BACKEND;
   weir_count_failure(note->backend, note->pool, note->probe, 0, cookie);
   return note->backend;
 }
@@ -125,6 +134,14 @@ WEIR_INLINE void weir_count_request(const struct weir_sk* sk,
                                     const struct weir_request_event* event) {
   weir_count(WEIR_STAT_UNDERFLOW_PREVENTED, event->underflows);
   if (event->over) weir_record(sk->backend, WEIR_HIST_DURATION, event->duration_ns);
+}
+
+/* Answered requests are counted apart from the gauges: see struct weir_total. */
+WEIR_INLINE void weir_count_answer(const struct weir_sk* sk,
+                                   const struct weir_request_event* event) {
+  struct weir_total* total = event->first_byte ? weir_total_at(sk->backend) : 0;
+
+  if (total) WEIR_ADD(&total->requests, 1);
 }
 
 /* Gives back the unit of in_flight and what a request in progress holds. Returns 1 if this call

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a connection that is over adds to the record of its backend.
+ * What a connection that is over adds to the totals of its backend.
  *
  * TCP counts in its bytes the sequence numbers of SYN and FIN: bytes_acked has the client's SYN from
  * the beginning (which is why weir_sk.counted_sent begins with it), and each side's FIN once it is
@@ -81,15 +81,15 @@ WEIR_INLINE int weir_is_reset(const struct weir_end* end) {
 
 /* Adds everything, bytes as far as the census has not. The record may belong to another backend by
  * now: a connection outlives its release by the time that TCP takes to close. */
-WEIR_INLINE int weir_add_totals(struct weir_sk* sk, struct weir_be* be,
+WEIR_INLINE int weir_add_totals(struct weir_sk* sk, struct weir_total* total,
                                 const struct weir_end* end) {
-  if (WEIR_READ_ONCE(sk->opened_ns) < WEIR_READ_ONCE(be->since_ns)) return 0;
-  WEIR_ADD(&be->closes, 1);
-  if (weir_is_reset(end)) WEIR_ADD(&be->resets, 1);
-  if (end->retransmits) WEIR_ADD(&be->retransmits, end->retransmits);
-  if (weir_is_rtt(end->min_rtt_us)) weir_lower_to(&be->min_rtt_us, end->min_rtt_us);
-  weir_count_bytes(&sk->counted_sent, weir_acked_in_all(end), &be->bytes_sent);
-  weir_count_bytes(&sk->counted_received, weir_received_in_all(end), &be->bytes_received);
+  if (WEIR_READ_ONCE(sk->opened_ns) < WEIR_READ_ONCE(total->since_ns)) return 0;
+  WEIR_ADD(&total->closes, 1);
+  if (weir_is_reset(end)) WEIR_ADD(&total->resets, 1);
+  if (end->retransmits) WEIR_ADD(&total->retransmits, end->retransmits);
+  if (weir_is_rtt(end->min_rtt_us)) weir_lower_to(&total->min_rtt_us, end->min_rtt_us);
+  weir_count_bytes(&sk->counted_sent, weir_acked_in_all(end), &total->bytes_sent);
+  weir_count_bytes(&sk->counted_received, weir_received_in_all(end), &total->bytes_received);
   return 1;
 }
 

@@ -42,7 +42,8 @@ typedef __u64 weir_u64;
 #define WEIR_MAP_SVC "weir_svc"       /* HASH      weir_endpoint -> weir_target: services, backends */
 #define WEIR_MAP_POOL "weir_pool"     /* ARRAY     weir_pool: one per service, one per backup pool */
 #define WEIR_MAP_PICK "weir_pick"     /* ARRAY     weir_pick_slot: alias tables of all pools     */
-#define WEIR_MAP_BE "weir_be"         /* ARRAY     weir_be: one per backend                      */
+#define WEIR_MAP_BE "weir_be"         /* ARRAY     weir_be: one per backend, what a pick reads   */
+#define WEIR_MAP_TOTAL "weir_total"   /* ARRAY     weir_total: one per backend, what it counts   */
 #define WEIR_MAP_NOTE "weir_note"     /* ARRAY     weir_note: picks on their way to the SYN      */
 #define WEIR_MAP_SK "weir_sk"         /* SK_STORAGE weir_sk: one per observed socket             */
 #define WEIR_MAP_HIST "weir_hist"     /* PERCPU_ARRAY weir_hist: [backend * WEIR_HIST_KINDS + kind] */
@@ -195,30 +196,39 @@ enum weir_breaker_state {
                                           outcome when half-open; ms of CLOCK_MONOTONIC */
 
 /*
- * One backend. The first cache line is all that a pick touches; the second what a connection counts
- * besides; the rest is for the end of connections. User space writes the fields marked (u), the
- * programs all others.
+ * One backend: the cache line that a pick reads, and nothing else, so that those of ten thousand
+ * backends stay in a cache of a megabyte. User space writes the fields marked (u), the programs all
+ * others.
  */
 struct weir_be {
-  weir_u64 breaker;              /* WEIR_BREAKER_* */
-  weir_u32 in_flight;            /* connections reserved and not yet released */
-  weir_u32 fresh;                /* of these, without a request so far, the SYN included */
-  weir_u32 waiting;              /* requests sent, no response byte yet */
-  weir_u32 streaming;            /* response begun, no further request sent, not idle or closed */
-  weir_u32 consecutive_failures; /* failed connects since the last successful one */
-  weir_u32 state;                /* (u) enum weir_be_state */
-  weir_u32 pool;                 /* (u) index into weir_pool */
-  weir_u32 weight_q16;           /* (u) published weight times 65536 */
-  weir_u32 latency_us;           /* (u) published time to first byte; 0: not known */
-  struct weir_endpoint address;  /* (u) */
+  weir_u64 breaker;             /* WEIR_BREAKER_* */
+  weir_u32 in_flight;           /* connections reserved and not yet released */
+  weir_u32 fresh;               /* of these, without a request so far, the SYN included */
+  weir_u32 waiting;             /* requests sent, no response byte yet */
+  weir_u32 streaming;           /* response begun, no further request sent, not idle or closed */
+  weir_u32 generation;          /* (u) one more each time the record is given to a backend */
+  weir_u32 state;               /* (u) enum weir_be_state */
+  weir_u32 pool;                /* (u) index into weir_pool */
+  weir_u32 weight_q16;          /* (u) published weight times 65536 */
+  weir_u32 latency_us;          /* (u) published time to first byte; 0: not known */
+  struct weir_endpoint address; /* (u) */
+};
+WEIR_STATIC_ASSERT(sizeof(struct weir_be) == 64, "weir_be: one cache line");
 
-  weir_u64 since_ns;    /* (u) when this record was taken into use */
-  weir_u32 is_local;    /* (u) 1: served by this agent */
-  weir_u32 min_rtt_us;  /* least round trip of any connection; 0: not known */
-  weir_u64 connects;    /* connects steered here, counted as the SYN leaves */
-  weir_u64 established; /* connections, steered or direct, that were established */
-  weir_u64 requests;    /* requests whose first response byte was seen */
-  weir_u64 pad0[3];
+/*
+ * What the backend with the same index in weir_be counts. The first cache line is for the beginning
+ * of connections and for requests, the rest for failures and for the end of connections. Written by
+ * the programs, but for the fields marked (u).
+ */
+struct weir_total {
+  weir_u64 since_ns;             /* (u) when this record was taken into use */
+  weir_u32 is_local;             /* (u) 1: served by this agent */
+  weir_u32 min_rtt_us;           /* least round trip of any connection; 0: not known */
+  weir_u64 connects;             /* connects steered here, counted as the SYN leaves */
+  weir_u64 established;          /* connections, steered or direct, that were established */
+  weir_u64 requests;             /* requests whose first response byte was seen */
+  weir_u32 consecutive_failures; /* failed connects since the last successful one */
+  weir_u32 pad0[5];
 
   weir_u64 connect_failures; /* connections that were never established, whatever the reason */
   weir_u64 refused;          /* of these, refused */
@@ -238,8 +248,9 @@ struct weir_be {
   weir_u64 last_failure_ns; /* time of the last failed connect */
   weir_u64 idle_ended;      /* idle connections ended because the breaker opened */
 };
-WEIR_STATIC_ASSERT(sizeof(struct weir_be) == 256, "weir_be");
-WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, since_ns) == 64, "weir_be: pick line");
+WEIR_STATIC_ASSERT(sizeof(struct weir_total) == 192, "weir_total");
+WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_total, connect_failures) == 64,
+                   "weir_total: line of the beginning");
 
 /*
  * A pick, left by connect() for the SYN of the same socket: state is only allocated, and load only
@@ -249,12 +260,16 @@ WEIR_STATIC_ASSERT(__builtin_offsetof(struct weir_be, since_ns) == 64, "weir_be:
  */
 struct weir_note {
   weir_u64 cookie;
-  weir_u16 service; /* index into weir_pool: what the application connected to */
-  weir_u16 pool;    /* index into weir_pool: the same, or its backup pool */
-  weir_u16 backend; /* index into weir_be */
-  weir_u16 probe;   /* 1: holds a token of a half-open breaker */
+  weir_u16 backend;    /* index into weir_be */
+  weir_u16 generation; /* of that record, the low half: a socket may be closed long after its connect
+                          failed, and the record be another backend's by then */
+  weir_u8 service;     /* index into weir_pool: what the application connected to */
+  weir_u8 pool;        /* index into weir_pool: the same, or its backup pool */
+  weir_u8 probe;       /* 1: holds a token of a half-open breaker */
+  weir_u8 pad;
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_note) == 16, "weir_note");
+WEIR_STATIC_ASSERT(WEIR_MAX_POOLS <= 256, "weir_note: 8-bit indexes");
 
 /*
  * Log-linear histogram of durations: octaves of microseconds, WEIR_HIST_SUB linear sub-buckets in
@@ -302,7 +317,7 @@ enum weir_sk_flags {
   WEIR_SK_SNIFFED = 1u << 4,  /* first request payload was looked at */
   WEIR_SK_TLS = 1u << 5,      /* it began with a TLS handshake */
   WEIR_SK_MUX = 1u << 6,      /* it began with the HTTP/2 preface: requests cannot be told apart */
-  WEIR_SK_TOTALLED = 1u << 7, /* its totals are in weir_be */
+  WEIR_SK_TOTALLED = 1u << 7, /* its totals are in weir_total */
   WEIR_SK_FAILED = 1u << 8,   /* its connect failed: the next one on this socket goes elsewhere */
 };
 
@@ -328,8 +343,8 @@ struct weir_sk {
   weir_u64 last_byte_ns;        /* when the last byte of the response came, so far */
   weir_u64 unread_ns;           /* server side: when bytes came that wait to be read; 0: none */
   weir_u64 unread_tick;         /* the same in jiffies, kept */
-  weir_u64 counted_sent;        /* part of bytes_sent that is in weir_be already */
-  weir_u64 counted_received;    /* part of bytes_received that is in weir_be already */
+  weir_u64 counted_sent;        /* part of bytes_sent that is in weir_total already */
+  weir_u64 counted_received;    /* part of bytes_received that is in weir_total already */
   weir_u64 census;              /* recount that saw this socket last */
 };
 WEIR_STATIC_ASSERT(sizeof(struct weir_sk) == 144, "weir_sk");

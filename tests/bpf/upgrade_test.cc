@@ -210,11 +210,13 @@ TEST_F(UpgradeTest, InterruptedUpgradeIsTakenUp) {
     ASSERT_TRUE(old.ok()) << old.error().message;
     auto maps = open_pinned_maps(version_path(spare.pin_root()), true);
     ASSERT_TRUE(maps.ok());
-    weir_be& left = maps->backends()[0];
-    left.connects = 2;                // counted after the last transfer
-    left.in_flight = kGaugeBias - 1;  // a connection that was counted in the new maps has ended
+    maps->totals()[0].connects = 2;  // counted after the last transfer
+    // A connection that was counted in the new maps has ended.
+    maps->backends()[0].in_flight = kGaugeBias - 1;
     for (const char* name : kMapNames) {
-      const bool is_table = std::string(name) == WEIR_MAP_BE || std::string(name) == WEIR_MAP_POOL;
+      const bool is_table = std::string(name) == WEIR_MAP_BE ||
+                            std::string(name) == WEIR_MAP_TOTAL ||
+                            std::string(name) == WEIR_MAP_POOL;
       const std::string from = is_table ? version_path(spare.pin_root()) : pins + "/next";
       const Fd fd(bpf_obj_get((from + "/" + name).c_str()));
       ASSERT_EQ(bpf_obj_pin(fd.get(), (pins + "/" + name).c_str()), 0);

@@ -147,7 +147,8 @@ class World final : public Recounter {
       : random_(seed), running_(cpus), steps_per_socket_(steps_per_socket) {}
 
   weir_be& be() { return backends_[0]; }
-  Census census() { return Census({pools_, backends_, slots_, counts_}); }
+  weir_total& total() { return totals_[0]; }
+  Census census() { return Census({pools_, backends_, totals_, slots_, counts_}); }
   [[nodiscard]] std::size_t sockets() const { return sockets_.size(); }
   void keep_about(std::size_t sockets) { target_ = sockets; }
 
@@ -232,7 +233,7 @@ class World final : public Recounter {
     Socket& socket = *sockets_.insert(at, Socket{});
     socket.busy = true;
     socket.sk.phase = WEIR_PHASE_CLOSED;
-    return {[this] { ++be().in_flight; }, [this] { ++be().fresh; }, [this] { ++be().connects; },
+    return {[this] { ++be().in_flight; }, [this] { ++be().fresh; }, [this] { ++total().connects; },
             [&socket] { socket.sk.phase = WEIR_PHASE_FRESH; },
             [&socket] {
               socket.sk.owned = 1;
@@ -247,7 +248,7 @@ class World final : public Recounter {
               if (weir_u32* const left = weir_phase_gauge(&be(), from)) --*left;
             },
             [this, &socket, count] {
-              if (count) ++be().requests;
+              if (count) ++total().requests;
               socket.busy = false;
             }};
   }
@@ -275,6 +276,7 @@ class World final : public Recounter {
   std::size_t target_ = 40;
   std::list<Socket> sockets_;
   std::vector<weir_pool> pools_ = std::vector<weir_pool>(2);
+  std::vector<weir_total> totals_ = std::vector<weir_total>(2);
   std::vector<weir_be> backends_ = [] {
     std::vector<weir_be> backends(2);
     backends[0].state = WEIR_BE_ACTIVE;
@@ -375,11 +377,11 @@ TEST(CensusRule, ATrueErrorIsFoundInTrafficToo) {
 TEST(CensusRule, ARecordThatChangesHandsStartsAnew) {
   World world(1, 2, 0);
   Census census = world.census();
-  world.be().since_ns = 5;
+  world.total().since_ns = 5;
   world.be().in_flight = 3;
   ASSERT_TRUE(census.run(world, TimePoint(1s)).ok());
   EXPECT_EQ(census.report().drift, 3U);
-  world.be().since_ns = 6;
+  world.total().since_ns = 6;
   ASSERT_TRUE(census.run(world, TimePoint(1s)).ok());
   EXPECT_EQ(census.report().corrected, 0U) << "seen once of this record";
   ASSERT_TRUE(census.run(world, TimePoint(1s)).ok());

@@ -33,22 +33,23 @@ TEST(Decode, KernelAndUserSpaceBuildTheSameKey) {
 
 TEST(Decode, BackendCarriesEveryField) {
   weir_be record{};
+  weir_total total{};
   record.address = encode(endpoint("10.0.0.1:9000"));
   record.pool = 3;
   record.state = WEIR_BE_DRAINING;
   record.weight_q16 = 98304;
-  record.is_local = 1;
+  total.is_local = 1;
   record.in_flight = 1;
   record.waiting = 2;
   record.streaming = 3;
-  record.consecutive_failures = 4;
-  record.connects = 5;
-  record.established = 6;
-  record.connect_failures = 7;
-  record.requests = 8;
-  record.last_failure_ns = 9'000'000'000;
+  total.consecutive_failures = 4;
+  total.connects = 5;
+  total.established = 6;
+  total.connect_failures = 7;
+  total.requests = 8;
+  total.last_failure_ns = 9'000'000'000;
 
-  const BackendReading reading = decode(record, 17);
+  const BackendReading reading = decode(record, total, 17);
   EXPECT_EQ(reading.index, 17U);
   EXPECT_EQ(reading.pool, 3U);
   EXPECT_EQ(reading.address, endpoint("10.0.0.1:9000"));

@@ -40,7 +40,7 @@ std::vector<std::string> spell(const std::vector<Route>& routes) {
 class TablesTest : public testing::Test {
  protected:
   static constexpr std::uint32_t kRoom = 128;
-  TableMemory memory() { return {pools_, backends_, slots_}; }
+  TableMemory memory() { return {pools_, backends_, totals_, slots_}; }
   Result<TableChanges> configure(const std::vector<ServiceSpec>& services) {
     return tables_.configure(services, clock_.now());
   }
@@ -60,6 +60,7 @@ class TablesTest : public testing::Test {
 
   std::vector<weir_pool> pools_ = std::vector<weir_pool>(WEIR_MAX_POOLS);
   std::vector<weir_be> backends_ = std::vector<weir_be>(kRoom);
+  std::vector<weir_total> totals_ = std::vector<weir_total>(kRoom);
   std::vector<weir_pick_slot> slots_ = std::vector<weir_pick_slot>(WEIR_MAX_POOLS * 2 * kRoom);
   FakeClock clock_;
   Tables tables_{memory()};
@@ -147,7 +148,7 @@ TEST_F(TablesTest, PublishRefusesBadDecisionsAndChangesNothing) {
 TEST_F(TablesTest, NewAgentKeepsIndexCountersAndTable) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1", "127.0.0.1:2"})}).ok());
   ASSERT_TRUE(publish({{0, 1, {}}, {1, 3, {}}}).ok());
-  backends_[1].connects = 77;
+  totals_[1].connects = 77;
   backends_[1].in_flight = 5;
 
   Tables restarted(memory());
@@ -156,7 +157,7 @@ TEST_F(TablesTest, NewAgentKeepsIndexCountersAndTable) {
       clock_.now());
   ASSERT_TRUE(changes.ok());
   EXPECT_EQ(changes->new_backends, (std::vector<std::uint32_t>{2}));
-  EXPECT_EQ(backends_[1].connects, 77U);
+  EXPECT_EQ(totals_[1].connects, 77U);
   EXPECT_EQ(backends_[1].in_flight, 5U);
   EXPECT_EQ(decode(backends_[1].address).to_string(), "127.0.0.1:2");
   EXPECT_STREQ(pools_[0].name, "renamed");
@@ -208,14 +209,14 @@ TEST_F(TablesTest, RemovedServiceLosesItsRouteAtOnceAndItsRecordWhenDrained) {
 
 TEST_F(TablesTest, FreedRecordStartsFromZero) {
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {"127.0.0.1:1"})}).ok());
-  backends_[0].connects = 9;
+  totals_[0].connects = 9;
   ASSERT_TRUE(configure({service("a", "127.1.0.1:80", {})}).ok());
   clock_.advance(2s);
   ASSERT_TRUE(publish({}).ok());
   auto changes = configure({service("a", "127.1.0.1:80", {"127.0.0.1:2"})});
   ASSERT_TRUE(changes.ok());
   EXPECT_EQ(changes->new_backends, (std::vector<std::uint32_t>{0}));
-  EXPECT_EQ(backends_[0].connects, 0U);
+  EXPECT_EQ(totals_[0].connects, 0U);
 }
 
 TEST_F(TablesTest, RefusesWhatDoesNotFit) {

@@ -48,82 +48,82 @@ TEST(Totals, BytesArePayloadHoweverTheConnectionEnded) {
            Case{WEIR_TCP_CLOSING, true, true, true},       // both at once
        }) {
     weir_sk sk = opened();
-    weir_be be{};
+    weir_total total{};
     weir_end end = ended(each.state, each.fin_acked, each.fin_in);
     end.fin_in = each.flag;
-    ASSERT_EQ(weir_add_totals(&sk, &be, &end), 1);
-    EXPECT_EQ(be.bytes_sent, 1000U) << "state " << each.state;
-    EXPECT_EQ(be.bytes_received, 5000U) << "state " << each.state;
-    EXPECT_EQ(be.closes, 1U);
+    ASSERT_EQ(weir_add_totals(&sk, &total, &end), 1);
+    EXPECT_EQ(total.bytes_sent, 1000U) << "state " << each.state;
+    EXPECT_EQ(total.bytes_received, 5000U) << "state " << each.state;
+    EXPECT_EQ(total.closes, 1U);
   }
 }
 
 TEST(Totals, OnlyWhatTheCensusHasNotCountedIsAdded) {
   weir_sk sk = opened();
-  weir_be be{};
-  weir_count_bytes(&sk.counted_sent, 400 + WEIR_SYN_BYTES, &be.bytes_sent);
-  weir_count_bytes(&sk.counted_received, 2000, &be.bytes_received);
-  EXPECT_EQ(be.bytes_sent, 400U);
+  weir_total total{};
+  weir_count_bytes(&sk.counted_sent, 400 + WEIR_SYN_BYTES, &total.bytes_sent);
+  weir_count_bytes(&sk.counted_received, 2000, &total.bytes_received);
+  EXPECT_EQ(total.bytes_sent, 400U);
   const weir_end end = ended(WEIR_TCP_LAST_ACK, true, true);
-  weir_add_totals(&sk, &be, &end);
-  EXPECT_EQ(be.bytes_sent, 1000U);
-  EXPECT_EQ(be.bytes_received, 5000U);
+  weir_add_totals(&sk, &total, &end);
+  EXPECT_EQ(total.bytes_sent, 1000U);
+  EXPECT_EQ(total.bytes_received, 5000U);
 }
 
 TEST(Totals, CensusAndCloseAtOnceCountEveryByteOnce) {
   for (int round = 0; round < 300; ++round) {
     weir_sk sk = opened();
-    weir_be be{};
+    weir_total total{};
     {
       const std::jthread census([&] {
         for (weir_u64 bytes = 1; bytes <= 5000; bytes += 250) {
-          weir_count_bytes(&sk.counted_received, bytes, &be.bytes_received);
+          weir_count_bytes(&sk.counted_received, bytes, &total.bytes_received);
         }
       });
       const std::jthread close([&] {
         const weir_end end = ended(WEIR_TCP_LAST_ACK, true, true);
-        weir_add_totals(&sk, &be, &end);
+        weir_add_totals(&sk, &total, &end);
       });
     }
-    ASSERT_EQ(be.bytes_received, 5000U) << "round " << round;
+    ASSERT_EQ(total.bytes_received, 5000U) << "round " << round;
   }
 }
 
 TEST(Totals, RecordThatWentToAnotherBackendIsLeftAlone) {
   weir_sk sk = opened();
-  weir_be be{};
-  be.since_ns = 101;
+  weir_total total{};
+  total.since_ns = 101;
   const weir_end end = ended(WEIR_TCP_LAST_ACK, true, true);
-  EXPECT_EQ(weir_add_totals(&sk, &be, &end), 0);
-  EXPECT_EQ(be.closes, 0U);
-  EXPECT_EQ(be.bytes_sent, 0U);
+  EXPECT_EQ(weir_add_totals(&sk, &total, &end), 0);
+  EXPECT_EQ(total.closes, 0U);
+  EXPECT_EQ(total.bytes_sent, 0U);
 }
 
 TEST(Totals, ErrorsAreResetsUnlessTheyWereMadeHere) {
   constexpr weir_u32 kReset = 104;
   constexpr weir_u32 kTimedOut = 110;
-  weir_be be{};
+  weir_total total{};
   for (const weir_u32 error : {0U, kReset, kTimedOut, weir_u32{WEIR_ECONNABORTED}}) {
     weir_sk sk = opened();
     weir_end end = ended(1, false, false);
     end.error = error;
-    weir_add_totals(&sk, &be, &end);
+    weir_add_totals(&sk, &total, &end);
   }
-  EXPECT_EQ(be.closes, 4U);
-  EXPECT_EQ(be.resets, 2U);
+  EXPECT_EQ(total.closes, 4U);
+  EXPECT_EQ(total.resets, 2U);
 }
 
 TEST(Totals, LeastRoundTripIsKept) {
-  weir_be be{};
+  weir_total total{};
   for (const weir_u32 rtt_us : {0U, 0xffffffffU, 80U, 300U, 45U, 60U}) {
     weir_sk sk = opened();
     weir_end end = ended(WEIR_TCP_LAST_ACK, true, true);
     end.min_rtt_us = rtt_us;
     end.retransmits = 2;
-    weir_add_totals(&sk, &be, &end);
+    weir_add_totals(&sk, &total, &end);
   }
-  EXPECT_EQ(be.min_rtt_us, 45U);
-  EXPECT_EQ(be.retransmits, 12U);
+  EXPECT_EQ(total.min_rtt_us, 45U);
+  EXPECT_EQ(total.retransmits, 12U);
 }
 
 TEST(Totals, LeastRoundTripOfManyThreadsIsTheLeast) {

@@ -28,9 +28,11 @@ struct OwnLayouts {
                                                                   weir_bpf__destroy);
     if (!skeleton) return;
     backend = layout_in(skeleton->obj, skeleton->maps.weir_be).value();
+    total = layout_in(skeleton->obj, skeleton->maps.weir_total).value();
     pool = layout_in(skeleton->obj, skeleton->maps.weir_pool).value();
   }
   Layout backend;
+  Layout total;
   Layout pool;
 };
 
@@ -52,11 +54,14 @@ class UpgradeCarryTest : public testing::Test {
   }
   UpgradeCarry::Options options(bool sockets_kept) {
     UpgradeCarry::Options options;
-    options.from_backends = {std::as_writable_bytes(std::span(old_backends_)), sizeof(weir_be)};
+    options.from_backends = {
+        RecordMemory{std::as_writable_bytes(std::span(old_backends_)), sizeof(weir_be)},
+        RecordMemory{std::as_writable_bytes(std::span(old_totals_)), sizeof(weir_total)}};
     options.from_pools = {std::as_writable_bytes(std::span(old_pools_)), sizeof(weir_pool)};
-    options.backend_layout = options.our_backend_layout = own_.backend;
+    options.backend_layouts = options.our_backend_layouts = {own_.backend, own_.total};
     options.pool_layout = options.our_pool_layout = own_.pool;
     options.backends = backends_;
+    options.totals = totals_;
     options.pools = pools_;
     options.sockets_kept = sockets_kept;
     return options;
@@ -64,16 +69,21 @@ class UpgradeCarryTest : public testing::Test {
 
   const OwnLayouts own_;
   std::vector<weir_be> old_backends_ = std::vector<weir_be>(4);
+  std::vector<weir_total> old_totals_ = std::vector<weir_total>(4);
   std::vector<weir_pool> old_pools_ = std::vector<weir_pool>(2);
   std::vector<weir_be> backends_ = std::vector<weir_be>(8);
+  std::vector<weir_total> totals_ = std::vector<weir_total>(8);
   std::vector<weir_pool> pools_ = std::vector<weir_pool>(2);
 };
 
 TEST_F(UpgradeCarryTest, EveryFieldHasARule) {
   ASSERT_FALSE(own_.backend.fields.empty());
+  ASSERT_FALSE(own_.total.fields.empty());
   ASSERT_FALSE(own_.pool.fields.empty());
-  for (const LayoutField& field : own_.backend.fields) {
-    EXPECT_TRUE(backend_rule(field.name).has_value()) << "weir_be." << field.name;
+  for (const Layout* layout : {&own_.backend, &own_.total}) {
+    for (const LayoutField& field : layout->fields) {
+      EXPECT_TRUE(backend_rule(field.name).has_value()) << field.name;
+    }
   }
   for (const LayoutField& field : own_.pool.fields) {
     EXPECT_TRUE(pool_rule(field.name).has_value()) << "weir_pool." << field.name;
@@ -81,19 +91,19 @@ TEST_F(UpgradeCarryTest, EveryFieldHasARule) {
 }
 
 TEST_F(UpgradeCarryTest, CountersMoveOnceHoweverOftenItIsDone) {
-  old_backends_[1].connects = 7;
+  old_totals_[1].connects = 7;
   old_pools_[0].picks = 9;
   auto moved = carry();
   moved.copy_owned();
   moved.raise_gauges();
   moved.transfer();
-  old_backends_[1].connects += 2;  // by a program that is still running
+  old_totals_[1].connects += 2;  // by a program that is still running
   moved.transfer();
   moved.transfer();
   moved.lower_gauges();
-  EXPECT_EQ(backends_[1].connects, 9U);
+  EXPECT_EQ(totals_[1].connects, 9U);
   EXPECT_EQ(pools_[0].picks, 9U);
-  EXPECT_EQ(old_backends_[1].connects, 0U);
+  EXPECT_EQ(old_totals_[1].connects, 0U);
   EXPECT_STREQ(pools_[0].name, "chat");
   EXPECT_EQ(backends_[1].weight_q16, 65536U);
 }
@@ -144,14 +154,14 @@ TEST_F(UpgradeCarryTest, AdoptedMapsLoseTheBiasOfAnUpgradeThatNeverWas) {
 
 TEST_F(UpgradeCarryTest, WithoutTheirSocketsGaugesStartAtZero) {
   old_backends_[0].in_flight = 3;
-  old_backends_[0].connects = 8;
+  old_totals_[0].connects = 8;
   auto moved = carry(false);
   moved.copy_owned();
   moved.raise_gauges();
   moved.transfer();
   EXPECT_EQ(moved.lower_gauges(), 0U);
   EXPECT_EQ(backends_[0].in_flight, 0U);
-  EXPECT_EQ(backends_[0].connects, 8U);
+  EXPECT_EQ(totals_[0].connects, 8U);
   EXPECT_EQ(old_backends_[0].in_flight, 3U);
 }
 
@@ -171,31 +181,64 @@ TEST_F(UpgradeCarryTest, ABreakerThatOpensMeanwhileOpensInTheNewMaps) {
 }
 
 TEST_F(UpgradeCarryTest, RecordsThatWereFreeBringNothing) {
-  old_backends_[3].connects = 99;  // of a backend that left long ago
+  old_totals_[3].connects = 99;  // of a backend that left long ago
   auto moved = carry();
   moved.copy_owned();
   backends_[3].state = WEIR_BE_ACTIVE;  // a new one in its place
   moved.transfer();
-  EXPECT_EQ(backends_[3].connects, 0U);
+  EXPECT_EQ(totals_[3].connects, 0U);
   EXPECT_FALSE(moved.carries(3));
   EXPECT_FALSE(moved.carries(7));
 }
 
 TEST_F(UpgradeCarryTest, ALayoutThatCannotBeReadIsRefusedWithMapAndField) {
   auto changed = options(true);
-  for (LayoutField& field : changed.backend_layout.fields) {
+  for (LayoutField& field : changed.backend_layouts[1].fields) {
     if (field.name == "connects") field.type = "u4";
   }
   const auto refused = UpgradeCarry::create(changed);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, Code::kUnsupported);
-  EXPECT_NE(refused.error().message.find("weir_be: field connects"), std::string::npos)
+  EXPECT_NE(refused.error().message.find("weir_total: field connects"), std::string::npos)
       << refused.error().message;
   auto nameless = options(true);
   std::erase_if(nameless.pool_layout.fields,
                 [](const LayoutField& field) { return field.name == "name"; });
   EXPECT_NE(UpgradeCarry::create(nameless).error().message.find("field name is not there"),
             std::string::npos);
+}
+
+/// As the maps were before weir_total: one record for all of it.
+TEST_F(UpgradeCarryTest, FieldsGoOnInTheMapThatTheyAreInNow) {
+  struct Whole {
+    weir_be be;
+    weir_total total;
+  };
+  std::vector<Whole> whole(4);
+  whole[1].be = old_backends_[1];
+  whole[1].be.in_flight = 2;
+  whole[1].total.connects = 7;
+  whole[1].total.is_local = 1;
+  whole[1].total.consecutive_failures = 2;
+  auto before = options(true);
+  before.from_backends = {RecordMemory{std::as_writable_bytes(std::span(whole)), sizeof(Whole)},
+                          RecordMemory{}};
+  for (LayoutField field : own_.total.fields) {
+    field.offset += offsetof(Whole, total);
+    before.backend_layouts[0].fields.push_back(field);
+  }
+  before.backend_layouts[1] = {};
+  auto moved = UpgradeCarry::create(before).value();
+  moved.copy_owned();
+  moved.raise_gauges();
+  moved.transfer();
+  EXPECT_EQ(moved.lower_gauges(), 0U);
+  EXPECT_EQ(decode(backends_[1].address).to_string(), "127.0.0.1:2");
+  EXPECT_EQ(backends_[1].in_flight, 2U);
+  EXPECT_EQ(totals_[1].connects, 7U);
+  EXPECT_EQ(totals_[1].is_local, 1U);
+  EXPECT_EQ(totals_[1].consecutive_failures, 2U);
+  EXPECT_EQ(totals_[0].connects, 0U);
 }
 
 TEST_F(UpgradeCarryTest, NothingIsLostBetweenThreads) {
@@ -210,10 +253,11 @@ TEST_F(UpgradeCarryTest, NothingIsLostBetweenThreads) {
   const auto programs = [&](unsigned seed) {
     std::mt19937 random(seed);
     for (int i = 0; i < kRounds; ++i) {
-      weir_be& opener = random() & 1 ? old_backends_[0] : backends_[0];
+      const bool opens_there = random() & 1;
+      weir_total& total = opens_there ? old_totals_[0] : totals_[0];
       weir_be& closer = random() & 1 ? old_backends_[0] : backends_[0];
-      __atomic_fetch_add(&opener.connects, 1, __ATOMIC_RELAXED);
-      weir_gauge_up(&opener.in_flight);
+      __atomic_fetch_add(&total.connects, 1, __ATOMIC_RELAXED);
+      weir_gauge_up(&(opens_there ? old_backends_[0] : backends_[0]).in_flight);
       if (random() % 1000 == 0) {
         ++held;
       } else if (weir_gauge_down(&closer.in_flight) != 0) {
@@ -229,7 +273,7 @@ TEST_F(UpgradeCarryTest, NothingIsLostBetweenThreads) {
   two.join();
   moved.transfer();
   EXPECT_EQ(moved.lower_gauges(), 0U);
-  EXPECT_EQ(backends_[0].connects, 2U * kRounds);
+  EXPECT_EQ(totals_[0].connects, 2U * kRounds);
   EXPECT_EQ(backends_[0].in_flight, held.load());
 }
 
