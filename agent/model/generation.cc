@@ -15,6 +15,25 @@ std::string_view to_string(Degraded degraded) {
   return "unknown";
 }
 
+Error as_error(const Refusal& refusal) {
+  switch (refusal.reason) {
+    case RefusalReason::kQueueFull:
+    case RefusalReason::kRateLimited:
+    case RefusalReason::kDeadline:
+    case RefusalReason::kMemory:
+      return make_error(Code::kResourceExhausted, refusal.message);
+    case RefusalReason::kBreakerOpen:
+    case RefusalReason::kDraining:
+    case RefusalReason::kLoading:
+      return make_error(Code::kUnavailable, refusal.message);
+    case RefusalReason::kCancelled:
+      return make_error(Code::kCancelled, refusal.message);
+  }
+  return make_error(Code::kInternal, refusal.message);
+}
+
+void Listener::on_refused(const Refusal& refusal) { on_error(as_error(refusal)); }
+
 void GenerationRequest::cancel() {
   cancelled.store(true, std::memory_order_relaxed);
   std::function<void()> canceller;

@@ -53,6 +53,9 @@ using schedule::Refusal;
 using schedule::RefusalReason;
 using schedule::to_string;
 
+/// The refusal as a failure, for those who do not tell refusals apart.
+[[nodiscard]] Error as_error(const Refusal& refusal);
+
 /// Where an answer came from that no model made.
 enum class Degraded {
   kCached,   ///< the answer to the same request, made before
@@ -60,9 +63,10 @@ enum class Degraded {
 };
 [[nodiscard]] std::string_view to_string(Degraded degraded);
 
-/// Receives the events of one request. Called from the engine's thread, never after on_complete()
-/// or on_error(), exactly one of which is called once for every accepted request. Must not block
-/// and must not throw: implementations post to their own executor.
+/// Receives the events of one request. Called from the engine's thread, possibly before submit()
+/// returns, never after on_complete(), on_error() or on_refused(), exactly one of which is called
+/// once for every accepted request. Must not block and must not throw: implementations post to
+/// their own executor.
 class Listener {
  public:
   virtual ~Listener() = default;
@@ -77,13 +81,17 @@ class Listener {
   /// the context or a sampling parameter is out of range, kUnavailable when the model could not be
   /// loaded or the agent stops.
   virtual void on_error(const Error& error) = 0;
+  /// In place of on_error(), where a refusal came after the request had been accepted: as when
+  /// every further attempt at it was refused. Unless overridden: on_error(as_error(refusal)).
+  virtual void on_refused(const Refusal& refusal);
   /// Whether more text can be taken. While not, the engine may let this sequence rest in favour of
   /// others; text that comes nevertheless is taken.
   [[nodiscard]] virtual bool wants_more() const { return true; }
 };
 
 /// One request. Shared by the protocol session and the engine; immutable after submit() but for
-/// cancellation.
+/// cancellation. A new field that an executor reads belongs into attempt_request()
+/// (agent/upstream/attempt.cc) as well.
 struct GenerationRequest {
   std::string id;
   std::string route;               ///< the path it came by, "/infer"; SLA policies go by it
