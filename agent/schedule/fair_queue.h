@@ -44,12 +44,6 @@ struct QueueKey {
   std::uint64_t tokens = 0;  ///< estimated; what its tenant is charged with when it is popped
 };
 
-struct QueueLoad {
-  std::size_t requests = 0;
-  std::uint64_t tokens = 0;
-  bool operator==(const QueueLoad&) const = default;
-};
-
 template <typename T>
 class FairQueue {
  public:

@@ -18,6 +18,13 @@
 
 namespace weir::schedule {
 
+/// So much waits.
+struct QueueLoad {
+  std::size_t requests = 0;
+  std::uint64_t tokens = 0;
+  bool operator==(const QueueLoad&) const = default;
+};
+
 struct QueueBounds {
   std::size_t max_requests = std::numeric_limits<std::size_t>::max();    ///< >= 1
   std::uint64_t max_tokens = std::numeric_limits<std::uint64_t>::max();  ///< >= 1
