@@ -69,7 +69,7 @@ std::optional<Refusal> Engine::submit(std::shared_ptr<GenerationRequest> request
                    seconds_until(*retry_at_, now)};
   }
   if (queue_.full()) {
-    ++info_.refused_queue_full;
+    ++info_.refused[static_cast<std::size_t>(RefusalReason::kQueueFull)];
     return Refusal{RefusalReason::kQueueFull,
                    fmt::format("{} requests are waiting already", queue_.size()),
                    drain_rate_.retry_after(queue_.size())};

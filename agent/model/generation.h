@@ -6,6 +6,7 @@
 // Thread-safety and ownership: stated per type.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include "agent/base/result.h"
 #include "agent/schedule/level.h"
 #include "agent/schedule/refusal.h"
+#include "agent/schedule/wait_histogram.h"
 
 namespace weir::model {
 
@@ -64,9 +66,10 @@ enum class Degraded {
 [[nodiscard]] std::string_view to_string(Degraded degraded);
 
 /// Receives the events of one request. Called from the engine's thread, possibly before submit()
-/// returns, never after on_complete(), on_error() or on_refused(), exactly one of which is called
-/// once for every accepted request. Must not block and must not throw: implementations post to
-/// their own executor.
+/// returns; on_error(), of a request that still waits, also from a timer's thread when its deadline
+/// passes, and from within cancel(). One at a time, and never after on_complete(), on_error() or
+/// on_refused(), exactly one of which is called once for every accepted request. Must not block and
+/// must not throw: implementations post to their own executor.
 class Listener {
  public:
   virtual ~Listener() = default;
@@ -107,8 +110,9 @@ struct GenerationRequest {
   /// What admission has set aside for this request; goes back when the request goes.
   std::shared_ptr<void> reservation;
 
-  /// The client went away: a waiting request leaves the queue at once, a running one at the next
-  /// step. Any thread; again to no effect.
+  /// The client went away: a waiting request leaves the queue at once, and its listener hears so
+  /// before this returns; a running one leaves at the next step, or sooner. Any thread, but with no
+  /// lock held that the listener takes; again to no effect.
   void cancel();
   std::atomic<bool> cancelled{false};
 
@@ -139,15 +143,22 @@ struct ModelInfo {
   // Gauges and cumulative counters.
   std::uint64_t loads = 0;  ///< attempts to load the file
   std::uint32_t queued = 0;
+  std::uint64_t queued_tokens = 0;  ///< estimated
+  std::uint32_t overdue = 0;        ///< of those queued: aged through all levels
   std::uint32_t running = 0;
+  std::uint32_t resting = 0;  ///< of those running: their client does not read
   std::uint64_t accepted = 0;
   std::uint64_t completed = 0;
   std::uint64_t failed = 0;
   std::uint64_t cancelled = 0;
-  std::uint64_t refused_queue_full = 0;
+  std::uint64_t expired = 0;
+  std::array<std::uint64_t, schedule::kRefusalReasons> refused{};  ///< by RefusalReason
+  std::uint64_t promoted = 0;          ///< levels moved up because of age
+  schedule::WaitHistogram queue_wait;  ///< of those that were taken from the queue
   std::uint64_t prompt_tokens = 0;
   std::uint64_t completion_tokens = 0;
   std::uint64_t decode_steps = 0;
+  std::uint64_t decode_aborts = 0;  ///< because of cancelled requests
 };
 [[nodiscard]] std::string_view to_string(ModelInfo::State state);
 

@@ -5,11 +5,10 @@
 
 #include "agent/telemetry/catalogue.h"
 #include "agent/telemetry/kernel_metrics.h"
+#include "agent/telemetry/model_metrics.h"
 
 namespace weir::telemetry {
 namespace {
-
-using model::ModelInfo;
 
 double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -57,45 +56,6 @@ void render_http(PrometheusText& out, const HttpReading& http) {
   each(kListenerTakenOver, &ListenerThreadReading::taken_over);
 }
 
-void render_models(PrometheusText& out, const std::vector<ModelInfo>& models) {
-  using enum ModelInfo::State;
-  out.family(kCatalogue[kModelState]);
-  for (const ModelInfo& info : models) {
-    for (const ModelInfo::State state : {kUnloaded, kLoading, kReady, kFailed, kDraining}) {
-      out.sample({{"model", info.name}, {"state", to_string(state)}},
-                 std::uint64_t{info.state == state ? 1U : 0U});
-    }
-  }
-  const auto each = [&](Metric metric, auto value) {
-    out.family(kCatalogue[metric]);
-    for (const ModelInfo& info : models) out.sample({{"model", info.name}}, value(info));
-  };
-  const auto count = [&](Metric metric, auto ModelInfo::*field) {
-    each(metric, [&](const ModelInfo& info) { return std::uint64_t{info.*field}; });
-  };
-  each(kModelLoadRatio, [](const ModelInfo& info) { return double{info.load_progress}; });
-  count(kModelFileBytes, &ModelInfo::file_bytes);
-  count(kModelParameters, &ModelInfo::parameters);
-  count(kModelContextTokens, &ModelInfo::context_tokens);
-  count(kModelQueued, &ModelInfo::queued);
-  count(kModelRunning, &ModelInfo::running);
-  count(kModelAccepted, &ModelInfo::accepted);
-  out.family(kCatalogue[kModelFinished]);
-  for (const ModelInfo& info : models) {
-    out.sample({{"model", info.name}, {"outcome", "completed"}}, info.completed);
-    out.sample({{"model", info.name}, {"outcome", "failed"}}, info.failed);
-    out.sample({{"model", info.name}, {"outcome", "cancelled"}}, info.cancelled);
-  }
-  out.family(kCatalogue[kModelRefused]);
-  for (const ModelInfo& info : models) {
-    out.sample({{"model", info.name}, {"reason", to_string(model::RefusalReason::kQueueFull)}},
-               info.refused_queue_full);
-  }
-  count(kModelPromptTokens, &ModelInfo::prompt_tokens);
-  count(kModelCompletionTokens, &ModelInfo::completion_tokens);
-  count(kModelDecodeSteps, &ModelInfo::decode_steps);
-}
-
 }  // namespace
 
 std::string render_metrics(const MetricsInput& input) {
@@ -103,7 +63,7 @@ std::string render_metrics(const MetricsInput& input) {
   out.family(kCatalogue[kBuildInfo]);
   out.sample({{"build_id", input.build_id}}, std::uint64_t{1});
   render_http(out, input.http);
-  render_models(out, input.models);
+  render_model_metrics(out, input.models);
   if (input.kernel != nullptr) render_kernel_metrics(out, *input.kernel);
   return std::move(out).take();
 }

@@ -157,7 +157,8 @@ TEST(Registry, FullQueueRefusesWithRetryAfter) {
   gate.open();
   ASSERT_TRUE(registry->wait_idle(seconds(60)));
   EXPECT_EQ(refused.heard->ends(), 0);
-  EXPECT_EQ(registry->models().at(0).refused_queue_full, 1U);
+  EXPECT_EQ(registry->models().at(0).refused[static_cast<std::size_t>(RefusalReason::kQueueFull)],
+            1U);
   EXPECT_EQ(registry->models().at(0).accepted, 4U);
   EXPECT_EQ(registry->models().at(0).completed, 4U);
 }

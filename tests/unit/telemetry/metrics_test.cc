@@ -35,7 +35,16 @@ struct MetricsTest : testing::Test {
     info.state = model::ModelInfo::State::kReady;
     info.load_progress = 0.5F;
     info.completed = 4;
-    info.refused_queue_full = 6;
+    info.expired = 5;
+    info.refused[static_cast<std::size_t>(model::RefusalReason::kQueueFull)] = 6;
+    info.refused[static_cast<std::size_t>(model::RefusalReason::kDeadline)] = 7;
+    info.queued_tokens = 8;
+    info.overdue = 9;
+    info.resting = 10;
+    info.promoted = 11;
+    info.decode_aborts = 12;
+    info.queue_wait.add(std::chrono::milliseconds(3));
+    info.queue_wait.add(std::chrono::minutes(3));
     input.models.push_back(info);
 
     snapshot.meta.abi_version = 2;
@@ -120,6 +129,21 @@ TEST_F(MetricsTest, LabelsAreEscaped) {
   EXPECT_EQ(value("weir_model_state" + model + ",state=\"failed\"}"), 0);
   EXPECT_EQ(value("weir_model_requests_finished_total" + model + ",outcome=\"completed\"}"), 4);
   EXPECT_EQ(value("weir_model_requests_refused_total" + model + ",reason=\"queue_full\"}"), 6);
+}
+
+TEST_F(MetricsTest, ModelsTellOfTheirQueue) {
+  input.models[0].name = "m";
+  EXPECT_EQ(value("weir_model_requests_finished_total{model=\"m\",outcome=\"expired\"}"), 5);
+  EXPECT_EQ(value("weir_model_requests_refused_total{model=\"m\",reason=\"deadline\"}"), 7);
+  EXPECT_EQ(value("weir_model_queued_tokens{model=\"m\"}"), 8);
+  EXPECT_EQ(value("weir_model_overdue{model=\"m\"}"), 9);
+  EXPECT_EQ(value("weir_model_resting{model=\"m\"}"), 10);
+  EXPECT_EQ(value("weir_model_promotions_total{model=\"m\"}"), 11);
+  EXPECT_EQ(value("weir_model_decode_aborts_total{model=\"m\"}"), 12);
+  EXPECT_EQ(value("weir_model_queue_wait_seconds_bucket{model=\"m\",le=\"0.002\"}"), 0);
+  EXPECT_EQ(value("weir_model_queue_wait_seconds_bucket{model=\"m\",le=\"0.004\"}"), 1);
+  EXPECT_EQ(value("weir_model_queue_wait_seconds_bucket{model=\"m\",le=\"+Inf\"}"), 2);
+  EXPECT_DOUBLE_EQ(value("weir_model_queue_wait_seconds_sum{model=\"m\"}"), 180.003);
 }
 
 TEST_F(MetricsTest, KernelReadingsAreThere) {
