@@ -20,6 +20,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/schedule/batch_reading.h"
 #include "agent/schedule/level.h"
 #include "agent/schedule/refusal.h"
 #include "agent/schedule/wait_histogram.h"
@@ -132,7 +133,8 @@ struct GenerationRequest {
 struct ModelInfo {
   enum class State { kUnloaded, kLoading, kReady, kFailed, kDraining };
   std::string name;
-  std::string path;
+  std::string kind = "llama";  ///< the executor, as the configuration names it
+  std::string path;            ///< empty: has no file
   State state = State::kUnloaded;
   float load_progress = 0;       ///< 0..1
   std::string failure;           ///< why, when kFailed
@@ -158,7 +160,8 @@ struct ModelInfo {
   std::uint64_t prompt_tokens = 0;
   std::uint64_t completion_tokens = 0;
   std::uint64_t decode_steps = 0;
-  std::uint64_t decode_aborts = 0;  ///< because of cancelled requests
+  std::uint64_t decode_aborts = 0;                ///< because of cancelled requests
+  std::optional<schedule::BatchReading> batches;  ///< one-shot work only
 };
 [[nodiscard]] std::string_view to_string(ModelInfo::State state);
 

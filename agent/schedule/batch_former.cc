@@ -95,33 +95,34 @@ BatchFormer::Wish BatchFormer::wish(std::size_t waiting) const {
   return {options_.max_batch_size, options_.max_batch_size, BatchCause::kFull, options_.timeout};
 }
 
-BatchDecision BatchFormer::decide(const BatchQueue& queue, TimePoint now) {
-  if (queue.waiting == 0) return {};
+std::optional<BatchFormer::Start> BatchFormer::start(const BatchQueue& queue, TimePoint now) const {
+  if (queue.waiting == 0) return std::nullopt;
   const Wish wish = this->wish(queue.waiting);
-  if (queue.waiting >= wish.largest) return take(queue, wish, BatchCause::kFull, now);
-  if (queue.waiting >= wish.full) return take(queue, wish, wish.why, now);
+  if (queue.waiting >= wish.largest) return Start{now, BatchCause::kFull};
+  if (queue.waiting >= wish.full) return Start{now, wish.why};
 
-  TimePoint until = queue.oldest + wish.timeout;
-  BatchCause cause = BatchCause::kTimeout;
+  Start start{queue.oldest + wish.timeout, BatchCause::kTimeout};
   if (options_.mode == BatchMode::kLearned) {
     const auto limit = learned_limit(queue.waiting);
-    if (!limit || *limit < until) {
-      until = limit.value_or(now);
-      cause = BatchCause::kNoGain;
-    }
+    if (!limit || *limit < start.at) start = {limit.value_or(now), BatchCause::kNoGain};
   }
   if (queue.deadline) {
     // One more may come, and the batch must still be in time. How long it takes, the first will
     // tell.
     const auto step = step_time_.predict(std::min(queue.waiting + 1, wish.largest));
-    const TimePoint start = step ? *queue.deadline - *step : now;
-    if (start < until) {
-      until = start;
-      cause = BatchCause::kDeadline;
-    }
+    const TimePoint latest = step ? *queue.deadline - *step : now;
+    if (latest < start.at) start = {latest, BatchCause::kDeadline};
   }
-  if (until <= now) return take(queue, wish, cause, now);
-  return {.take = 0, .cause = cause, .look_again = until};
+  return start;
+}
+
+BatchDecision BatchFormer::decide(const BatchQueue& queue, TimePoint now) {
+  const auto start = this->start(queue, now);
+  if (!start) return {};
+  if (start->at > now) return {.take = 0, .cause = start->cause, .look_again = start->at};
+  std::size_t size = std::min(queue.waiting, wish(queue.waiting).largest);
+  if (options_.mode == BatchMode::kLearned) size = learned_size(queue, size, now);
+  return {.take = size, .cause = start->cause, .look_again = std::nullopt};
 }
 
 // When the next request should have come for the waiting to pay; unset: it does not pay.
@@ -169,13 +170,6 @@ std::size_t BatchFormer::best_size(const BatchQueue& queue, std::size_t availabl
   explored_ = other;
   explore_far_ = !explore_far_;
   return other;
-}
-
-BatchDecision BatchFormer::take(const BatchQueue& queue, const Wish& wish, BatchCause cause,
-                                TimePoint now) {
-  std::size_t size = std::min(queue.waiting, wish.largest);
-  if (options_.mode == BatchMode::kLearned) size = learned_size(queue, size, now);
-  return {.take = size, .cause = cause, .look_again = std::nullopt};
 }
 
 }  // namespace weir::schedule

@@ -85,8 +85,16 @@ class BatchFormer {
   /// A request was queued.
   void arrived(TimePoint now);
 
-  /// Whether an idle instance should start a batch. O(1), but for a batch that starts in mode
-  /// kLearned.
+  /// When an idle instance should start a batch if nothing arrives before; it is due when that is
+  /// not after `now`. Unset: nothing waits. O(1).
+  struct Start {
+    TimePoint at;
+    BatchCause cause = BatchCause::kNoGain;
+  };
+  [[nodiscard]] std::optional<Start> start(const BatchQueue& queue, TimePoint now) const;
+
+  /// The same, and with how many if it is due. To be asked once for each batch: what it answers is
+  /// tried.
   [[nodiscard]] BatchDecision decide(const BatchQueue& queue, TimePoint now);
 
   /// A batch ran.
@@ -103,8 +111,6 @@ class BatchFormer {
     Duration timeout;     ///< of the oldest member
   };
   [[nodiscard]] Wish wish(std::size_t waiting) const;
-  [[nodiscard]] BatchDecision take(const BatchQueue& queue, const Wish& wish, BatchCause cause,
-                                   TimePoint now);
   [[nodiscard]] std::optional<TimePoint> learned_limit(std::size_t waiting) const;
   [[nodiscard]] std::size_t learned_size(const BatchQueue& queue, std::size_t available,
                                          TimePoint now);

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is told about the batches of one model: how many of which size, why they started, and what
+// was learned of their time.
+//
+// Thread-compatible: a value; the owner locks.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "agent/schedule/batch_former.h"
+
+namespace weir::schedule {
+
+struct BatchReading {
+  /// Sizes up to 1, 2, 4 … 4096, which is the largest that can be configured.
+  static constexpr std::size_t kSizes = 13;
+
+  std::array<std::uint64_t, kSizes> by_size{};
+  std::uint64_t members = 0;  ///< of all batches
+  std::array<std::uint64_t, kBatchCauses> by_cause{};
+  std::optional<StepTime::Line> step_time;
+
+  /// The largest size that bucket `i` < kSizes counts.
+  static constexpr std::size_t bound(std::size_t i) { return std::size_t{1} << i; }
+
+  void add(std::size_t size, BatchCause cause) {
+    std::size_t bucket = 0;
+    while (bucket + 1 < kSizes && size > bound(bucket)) ++bucket;
+    ++by_size[bucket];
+    members += size;
+    ++by_cause[static_cast<std::size_t>(cause)];
+  }
+};
+
+}  // namespace weir::schedule
