@@ -69,7 +69,7 @@ class SlaContext : public std::enable_shared_from_this<SlaContext> {
  private:
   struct Waiting {
     std::shared_ptr<Waiter> waiter;
-    Timers::Id timer = 0;
+    Timers::Id timer;
   };
   [[nodiscard]] std::shared_ptr<Waiter> take(WaitId id);
 
