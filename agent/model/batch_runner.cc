@@ -17,9 +17,7 @@
 namespace weir::model {
 
 struct BatchRunner::Sequence {
-  std::shared_ptr<GenerationRequest> request;
-  TimePoint accepted;
-  TimePoint admitted;
+  Taken taken;
   std::optional<TimePoint> first_token;
   std::uint64_t admission = 0;  ///< order of admission
   std::vector<llama_token> prompt;
@@ -31,10 +29,12 @@ struct BatchRunner::Sequence {
   std::uint32_t generated = 0;  ///< tokens sampled, without the one that ends generation
 
   // Of the current step.
+  bool rests = false;
   std::size_t in_batch = 0;               ///< tokens of this sequence
   std::optional<std::int32_t> logits_at;  ///< batch index whose logits give its next token
 
   [[nodiscard]] bool prefilling() const { return decoded < prompt.size(); }
+  [[nodiscard]] const GenerationRequest& request() const { return *taken.request; }
 };
 
 namespace {
@@ -45,6 +45,12 @@ constexpr std::size_t kPromptTokensBesideOthers = 128;
 
 llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
 
+// A recurrent state is overwritten as it goes; a cache forgets what came last.
+bool can_go_back(const LoadedModel& model) {
+  const llama_model* loaded = llama_get_model(model.context());
+  return !llama_model_is_recurrent(loaded) && !llama_model_is_hybrid(loaded);
+}
+
 // A damaged file can have weights that are not numbers; sorting such logits is undefined.
 bool has_nan(std::span<const float> logits) {
   return std::any_of(logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); });
@@ -52,24 +58,12 @@ bool has_nan(std::span<const float> logits) {
 
 }  // namespace
 
-std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now) {
-  if (request.cancelled.load(std::memory_order_relaxed)) {
-    return make_error(Code::kCancelled, "the request was cancelled");
-  }
-  if (request.deadline && now >= *request.deadline) {
-    const auto late =
-        std::chrono::duration_cast<std::chrono::milliseconds>(now - *request.deadline);
-    return make_error(Code::kResourceExhausted,
-                      fmt::format("the deadline passed {} ms ago", late.count()));
-  }
-  return std::nullopt;
-}
-
 BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomic<bool>& stopping)
     : model_(std::move(model)),
       clock_(clock),
       stopping_(stopping),
       step_tokens_(std::min(kStepTokens, llama_n_batch(model_.context()))),
+      can_go_back_(can_go_back(model_)),
       batch_(static_cast<std::int32_t>(step_tokens_)),
       slots_(llama_n_seq_max(model_.context())) {
   llama_set_abort_callback(model_.context(), &BatchRunner::should_abort, this);
@@ -79,17 +73,28 @@ BatchRunner::~BatchRunner() = default;
 
 // Called by ggml between graph nodes, on the thread that is inside llama_decode(): the engine's.
 bool BatchRunner::should_abort(void* self) {
-  const auto& runner = *static_cast<const BatchRunner*>(self);
-  if (runner.stopping_.load(std::memory_order_relaxed)) {
-    return true;
-  }
-  return std::all_of(runner.slots_.begin(), runner.slots_.end(), [](const Slot& slot) {
-    return !slot || slot->request->cancelled.load(std::memory_order_relaxed);
-  });
+  return static_cast<BatchRunner*>(self)->abort_wanted();
 }
 
-Result<BatchRunner::Slot> BatchRunner::make_sequence(Waiting waiting, TimePoint now) const {
-  const GenerationRequest& request = *waiting.request;
+bool BatchRunner::abort_wanted() {
+  if (stopping_.load(std::memory_order_relaxed)) return true;
+  bool some = false;
+  bool all = true;
+  for (const Slot& slot : slots_) {
+    if (!slot) continue;
+    const bool cancelled = slot->request().cancelled.load(std::memory_order_relaxed);
+    some = some || cancelled;
+    all = all && (cancelled || slot->in_batch == 0);
+  }
+  if (!some || all) return all;
+  if (!may_abort_) return false;
+  const TimePoint now = clock_.now();
+  if (!cancel_noticed_) cancel_noticed_ = now;
+  return now - *cancel_noticed_ >= kCancelPatience;
+}
+
+Result<BatchRunner::Slot> BatchRunner::make_sequence(const Taken& taken) const {
+  const GenerationRequest& request = *taken.request;
   if (request.max_tokens == 0) {
     return make_error(Code::kInvalidArgument, "max_tokens must be >= 1, not 0");
   }
@@ -110,9 +115,7 @@ Result<BatchRunner::Slot> BatchRunner::make_sequence(Waiting waiting, TimePoint 
                                   prompt->size(), model_.context_tokens()));
   }
   TextAssembler text(request.stop);
-  return std::make_unique<Sequence>(Sequence{.request = std::move(waiting.request),
-                                             .accepted = waiting.accepted,
-                                             .admitted = now,
+  return std::make_unique<Sequence>(Sequence{.taken = taken,
                                              .first_token = std::nullopt,
                                              .admission = admissions_,
                                              .prompt = std::move(*prompt),
@@ -121,16 +124,14 @@ Result<BatchRunner::Slot> BatchRunner::make_sequence(Waiting waiting, TimePoint 
                                              .logits_at = std::nullopt});
 }
 
-void BatchRunner::admit(Waiting waiting, StepReport& report) {
-  const TimePoint now = clock_.now();
-  const std::shared_ptr<GenerationRequest> request = waiting.request;
-  if (auto reason = reason_to_leave(*request, now)) {
-    report.ended.push_back({request, std::move(*reason)});
+void BatchRunner::admit(Taken taken, StepReport& report) {
+  if (auto reason = reason_to_leave(*taken.request, clock_.now())) {
+    report.ended.push_back({std::move(taken), std::move(*reason)});
     return;
   }
-  auto sequence = make_sequence(std::move(waiting), now);
+  auto sequence = make_sequence(taken);
   if (!sequence) {
-    report.ended.push_back({request, std::move(sequence).error()});
+    report.ended.push_back({std::move(taken), std::move(sequence).error()});
     return;
   }
   // The lowest free id: libllama decodes neighbouring ids together, gaps cost a pass each.
@@ -152,6 +153,9 @@ void BatchRunner::fill_batch() {
     sequence.logits_at.reset();
     if (sequence.prefilling()) {
       prefilling.push_back(slot);
+      continue;
+    }
+    if (sequence.rests) {
       continue;
     }
     sequence.logits_at =
@@ -195,8 +199,10 @@ std::optional<std::size_t> BatchRunner::newest() const {
 bool BatchRunner::decode(StepReport& report) {
   constexpr std::int32_t kNoSlot = 1;
   constexpr std::int32_t kAborted = 2;
-  while (running_ > 0) {
+  may_abort_ = can_go_back_;
+  while (running_ > resting_) {
     fill_batch();
+    cancel_noticed_.reset();
     const LlamaErrors errors;
     std::int32_t status = 0;
     std::string reason;
@@ -219,11 +225,14 @@ bool BatchRunner::decode(StepReport& report) {
       continue;
     }
     if (status == kAborted) {
-      // Everything was cancelled, or the engine stops: its loop ends the rest.
-      if (!stopping_.load(std::memory_order_relaxed)) {
-        fail_all(make_error(Code::kInternal, "the decode was aborted"), report);
+      if (stopping_.load(std::memory_order_relaxed)) return false;  // the engine ends the rest
+      ++report.decode_aborts;
+      let_go(report);
+      if (restore()) {
+        may_abort_ = false;
+        continue;
       }
-      return false;
+      reason = "the decode was aborted, and the model cannot go back";
     }
     fail_all(make_error(Code::kInternal, reason), report);
     llama_memory_clear(model_.memory(), true);
@@ -231,14 +240,37 @@ bool BatchRunner::decode(StepReport& report) {
   return false;
 }
 
-void BatchRunner::step(StepReport& report) {
+bool BatchRunner::restore() {
+  // Of the parts that libllama made of the batch, those that were done have stayed in the cache.
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (!slots_[slot]) continue;
+    const auto next = static_cast<llama_pos>(slots_[slot]->decoded);
+    if (llama_memory_seq_pos_max(model_.memory(), id_of(slot)) >= next &&
+        !llama_memory_seq_rm(model_.memory(), id_of(slot), next, -1)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void BatchRunner::let_go(StepReport& report) {
   const TimePoint now = clock_.now();
   for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot]) {
-      if (auto reason = reason_to_leave(*slots_[slot]->request, now)) {
+      if (auto reason = reason_to_leave(slots_[slot]->request(), now)) {
         end(slot, std::move(*reason), report);
       }
     }
+  }
+}
+
+void BatchRunner::step(StepReport& report) {
+  let_go(report);
+  resting_ = 0;
+  for (const Slot& slot : slots_) {
+    if (!slot) continue;
+    slot->rests = !slot->prefilling() && !slot->request().listener->wants_more();
+    resting_ += slot->rests ? 1U : 0U;
   }
   if (!decode(report)) {
     return;
@@ -284,11 +316,11 @@ void BatchRunner::take_token(std::size_t slot, StepReport& report) {
   ++report.completion_tokens;
   const std::string text = sequence.text.push(model_.vocabulary().piece(token));
   if (!text.empty()) {
-    sequence.request->listener->on_text(text);
+    sequence.request().listener->on_text(text);
   }
   if (sequence.text.stopped()) {
     complete(slot, FinishReason::kStop, report);
-  } else if (sequence.generated >= sequence.request->max_tokens ||
+  } else if (sequence.generated >= sequence.request().max_tokens ||
              sequence.decoded >= model_.context_tokens()) {
     complete(slot, FinishReason::kLength, report);
   }
@@ -298,16 +330,17 @@ void BatchRunner::complete(std::size_t slot, FinishReason reason, StepReport& re
   Sequence& sequence = *slots_[slot];
   const std::string rest = sequence.text.finish();
   if (!rest.empty()) {
-    sequence.request->listener->on_text(rest);
+    sequence.request().listener->on_text(rest);
   }
   const TimePoint now = clock_.now();
   Completion completion;
   completion.reason = reason;
   completion.usage.prompt_tokens = static_cast<std::uint32_t>(sequence.prompt.size());
   completion.usage.completion_tokens = sequence.generated;
-  completion.queued = sequence.admitted - sequence.accepted;
-  completion.first_token = sequence.first_token.value_or(now) - sequence.accepted;
-  completion.total = now - sequence.accepted;
+  const TimePoint accepted = sequence.taken.accepted;
+  completion.queued = sequence.taken.taken - accepted;
+  completion.first_token = sequence.first_token.value_or(now) - accepted;
+  completion.total = now - accepted;
   end(slot, completion, report);
 }
 
@@ -315,7 +348,11 @@ void BatchRunner::end(std::size_t slot, std::variant<Completion, Error> result,
                       StepReport& report) {
   // Removing a whole sequence never fails.
   llama_memory_seq_rm(model_.memory(), id_of(slot), -1, -1);
-  report.ended.push_back({std::move(slots_[slot]->request), std::move(result)});
+  Sequence& sequence = *slots_[slot];
+  const std::uint64_t tokens =
+      std::min(sequence.decoded, sequence.prompt.size()) + sequence.generated;
+  report.ended.push_back({std::move(sequence.taken), std::move(result), tokens});
+  resting_ -= sequence.rests ? 1U : 0U;
   slots_[slot].reset();
   --running_;
 }
@@ -324,7 +361,7 @@ void BatchRunner::fail_all(const Error& error, StepReport& report) {
   const TimePoint now = clock_.now();
   for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot]) {
-      auto own_reason = reason_to_leave(*slots_[slot]->request, now);
+      auto own_reason = reason_to_leave(slots_[slot]->request(), now);
       end(slot, own_reason ? std::move(*own_reason) : error, report);
     }
   }

@@ -23,18 +23,22 @@ constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
 // wait: once a step has taken this many bytes, further prompts are left to the next one.
 constexpr std::size_t kPromptBytesAStep = std::size_t{32} << 10;
 
-std::chrono::seconds seconds_until(TimePoint then, TimePoint now) {
-  return std::max(std::chrono::seconds(1), std::chrono::ceil<std::chrono::seconds>(then - now));
+// When every client is slow nothing tells that one of them reads again.
+constexpr Duration kRest = std::chrono::milliseconds(5);
+
+schedule::QueueOptions queue_options(const ModelOptions& options) {
+  schedule::QueueOptions queue = options.queue;
+  queue.all.max_requests = options.max_queue;
+  return queue;
 }
 
 }  // namespace
 
-Engine::Engine(ModelOptions options, const Clock& clock)
+Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers)
     : options_(std::move(options)),
       clock_(clock),
+      queue_(RequestQueue::create(queue_options(options_), options_.max_sequences, clock, timers)),
       backoff_(kFirstBackoff),
-      queue_(options_.max_queue),
-      drain_rate_(clock),
       load_wanted_(options_.preload) {
   info_.name = options_.name;
   info_.path = options_.path;
@@ -46,99 +50,53 @@ Engine::Engine(ModelOptions options, const Clock& clock)
 }
 
 Engine::~Engine() {
-  const std::lock_guard lock(mutex_);
   stopping_.store(true, std::memory_order_relaxed);
-  wake_.notify_one();
-  // ~thread_ joins, after the lock is released.
+  queue_->poke();
+  thread_.join();
+  queue_->close();
 }
 
 std::optional<Refusal> Engine::submit(std::shared_ptr<GenerationRequest> request) {
-  const TimePoint now = clock_.now();
-  const std::lock_guard lock(mutex_);
-  if (draining_) {
-    return Refusal{RefusalReason::kDraining, "the agent is draining", std::nullopt};
-  }
-  if (request->cancelled.load(std::memory_order_relaxed)) {
-    return Refusal{RefusalReason::kCancelled, "the request was cancelled", std::nullopt};
-  }
-  if (request->deadline && *request->deadline <= now) {
-    return Refusal{RefusalReason::kDeadline, "the deadline has passed", std::nullopt};
-  }
-  if (retry_at_ && now < *retry_at_) {
-    return Refusal{RefusalReason::kLoading, "the model could not be loaded: " + info_.failure,
-                   seconds_until(*retry_at_, now)};
-  }
-  if (queue_.full()) {
-    ++info_.refused[static_cast<std::size_t>(RefusalReason::kQueueFull)];
-    return Refusal{RefusalReason::kQueueFull,
-                   fmt::format("{} requests are waiting already", queue_.size()),
-                   drain_rate_.retry_after(queue_.size())};
-  }
-  const schedule::QueueKey key{request->priority, request->deadline};
-  // Cannot fail: the queue is not full.
-  static_cast<void>(queue_.push(key, Waiting{std::move(request), now}));
-  ++info_.accepted;
-  ++outstanding_;
-  wake_.notify_one();
-  return std::nullopt;
+  return queue_->submit(std::move(request));
 }
 
-std::optional<Duration> Engine::predicted_wait(std::int32_t /*level*/) const {
-  const std::lock_guard lock(mutex_);
-  const std::optional<double> per_second = drain_rate_.per_second();
-  if (!per_second) return std::nullopt;
-  return std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double>(static_cast<double>(queue_.size()) / *per_second));
+std::optional<Duration> Engine::predicted_wait(std::int32_t level) const {
+  return queue_->predicted_wait(level);
 }
 
-void Engine::begin_drain() {
-  const std::lock_guard lock(mutex_);
-  draining_ = true;
-}
+void Engine::begin_drain() { queue_->begin_drain(); }
 
-bool Engine::wait_idle(TimePoint deadline) {
-  std::unique_lock lock(mutex_);
-  return idle_.wait_until(lock, deadline, [this] { return outstanding_ == 0; });
-}
+bool Engine::wait_idle(TimePoint deadline) { return queue_->wait_idle(deadline); }
 
 ModelInfo Engine::info() const {
-  const std::lock_guard lock(mutex_);
-  ModelInfo info = info_;
-  info.queued = static_cast<std::uint32_t>(queue_.size());
-  if (draining_ && info.state != ModelInfo::State::kFailed) {
-    info.state = ModelInfo::State::kDraining;
+  ModelInfo info;
+  {
+    const std::lock_guard lock(mutex_);
+    info = info_;
   }
+  queue_->read(info);
   return info;
 }
 
 void Engine::run() {
   // The kernel's limit is 15 characters.
   pthread_setname_np(pthread_self(), ("engine-" + options_.name).substr(0, 15).c_str());
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      const auto has_work = [this] {
-        return load_wanted_ || !queue_.empty() || (runner_ && runner_->running() > 0);
-      };
-      if (!has_work()) {
-        drain_rate_.set_busy(false);
-      }
-      wake_.wait(lock, [&] { return stopping_.load(std::memory_order_relaxed) || has_work(); });
-      if (stopping_.load(std::memory_order_relaxed)) {
-        break;
-      }
-      if (runner_) {
-        load_wanted_ = false;
-        drain_rate_.set_busy(true);
-      }
-    }
-    if (runner_) {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    const bool something_runs = runner_ && runner_->running() > 0;
+    if (!runner_ && (take_load_wanted() || !queue_->empty())) {
+      load();
+    } else if (something_runs || !queue_->empty()) {
       step();
     } else {
-      load();
+      queue_->wait_for_work();
     }
   }
   stop();
+}
+
+bool Engine::take_load_wanted() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(load_wanted_, false);
 }
 
 void Engine::load() {
@@ -149,9 +107,8 @@ void Engine::load() {
     info_.load_progress = 0;
     info_.failure.clear();
     ++info_.loads;
-    retry_at_.reset();
-    load_wanted_ = false;
   }
+  queue_->accept();
   const auto file = inspect_gguf_file(options_.path);
   if (file) {
     const std::lock_guard lock(mutex_);
@@ -186,35 +143,27 @@ void Engine::load() {
     return;  // on_progress() stopped it; stop() tells the listeners
   }
   const std::string& reason = loaded.error().message;
-  StepReport report;
+  const std::string told = "the model could not be loaded: " + reason;
   {
     const std::lock_guard lock(mutex_);
     info_.state = ModelInfo::State::kFailed;
     info_.failure = reason;
-    retry_at_ = now + backoff_;
-    for (Waiting& waiting : queue_.remove_if([](const Waiting&) { return true; })) {
-      report.ended.push_back(
-          {std::move(waiting.request),
-           make_error(Code::kUnavailable, "the model could not be loaded: " + reason)});
-    }
   }
-  spdlog::error("model load failed name={} retry_s={} waiting={} reason=\"{}\"", options_.name,
-                std::chrono::duration_cast<std::chrono::seconds>(backoff_).count(),
-                report.ended.size(), reason);
+  // First refuse: nobody may slip in between and wait for a load that is not tried.
+  queue_->refuse_until(now + backoff_, told);
+  spdlog::error("model load failed name={} retry_s={} reason=\"{}\"", options_.name,
+                std::chrono::duration_cast<std::chrono::seconds>(backoff_).count(), reason);
   backoff_ = std::min(backoff_ * 2, kLongestBackoff);
-  settle(report);
+  queue_->fail_waiting(make_error(Code::kUnavailable, told));
 }
 
 bool Engine::on_progress(float progress) {
-  StepReport report;
   std::uint64_t file_bytes = 0;
   {
     const std::lock_guard lock(mutex_);
     info_.load_progress = std::clamp(progress, 0.0F, 1.0F);
     file_bytes = info_.file_bytes;
-    report.ended = take_leavers_locked();
   }
-  settle(report);
   const int tenths = static_cast<int>(progress * 10);
   if (file_bytes >= kBigFileBytes && tenths > logged_tenths_) {
     logged_tenths_ = tenths;
@@ -225,36 +174,19 @@ bool Engine::on_progress(float progress) {
 
 void Engine::step() {
   StepReport report;
-  std::vector<Waiting> admitted;
+  std::vector<Taken> taken = queue_->take(runner_->free_sequences(), kPromptBytesAStep);
   {
     const std::lock_guard lock(mutex_);
-    report.ended = take_leavers_locked();
-    std::size_t prompt_bytes = 0;
-    while (admitted.size() < runner_->free_sequences() && !queue_.empty() &&
-           prompt_bytes < kPromptBytesAStep) {
-      admitted.push_back(std::move(*queue_.pop()));
-      prompt_bytes += admitted.back().request->prompt.size();
-    }
-    info_.running = static_cast<std::uint32_t>(runner_->running() + admitted.size());
+    info_.running = static_cast<std::uint32_t>(runner_->running() + taken.size());
   }
-  for (Waiting& waiting : admitted) {
-    runner_->admit(std::move(waiting), report);
+  for (Taken& one : taken) {
+    runner_->admit(std::move(one), report);
   }
   runner_->step(report);
   settle(report);
-}
-
-// Whoever left or expired goes before anybody is admitted, wherever it stands in the queue.
-std::vector<Outcome> Engine::take_leavers_locked() {
-  const TimePoint now = clock_.now();
-  std::vector<Outcome> leavers;
-  for (Waiting& waiting : queue_.remove_if([now](const Waiting& candidate) {
-         return reason_to_leave(*candidate.request, now).has_value();
-       })) {
-    Error reason = *reason_to_leave(*waiting.request, now);
-    leavers.push_back({std::move(waiting.request), std::move(reason)});
+  if (runner_->running() > 0 && runner_->running() == runner_->resting()) {
+    queue_->rest(kRest, runner_->free_sequences() > 0);
   }
-  return leavers;
 }
 
 void Engine::settle(const StepReport& report) {
@@ -263,47 +195,21 @@ void Engine::settle(const StepReport& report) {
     info_.prompt_tokens += report.prompt_tokens;
     info_.completion_tokens += report.completion_tokens;
     info_.decode_steps += report.decode_steps;
+    info_.decode_aborts += report.decode_aborts;
     info_.running = runner_ ? static_cast<std::uint32_t>(runner_->running()) : 0;
-    for (const Outcome& outcome : report.ended) {
-      drain_rate_.completed();
-      if (const Error* error = std::get_if<Error>(&outcome.result)) {
-        ++(error->code == Code::kCancelled ? info_.cancelled : info_.failed);
-      } else {
-        ++info_.completed;
-      }
-    }
+    info_.resting = runner_ ? static_cast<std::uint32_t>(runner_->resting()) : 0;
   }
-  if (report.ended.empty()) {
-    return;
-  }
-  for (const Outcome& outcome : report.ended) {
-    if (const Error* error = std::get_if<Error>(&outcome.result)) {
-      outcome.request->listener->on_error(*error);
-    } else {
-      outcome.request->listener->on_complete(std::get<Completion>(outcome.result));
-    }
-  }
-  const std::lock_guard lock(mutex_);
-  outstanding_ -= report.ended.size();
-  if (outstanding_ == 0) {
-    idle_.notify_all();
-  }
+  queue_->settle(report.ended);
 }
 
 void Engine::stop() {
   const Error error = make_error(Code::kUnavailable, "the agent is stopping");
   StepReport report;
-  {
-    const std::lock_guard lock(mutex_);
-    report.ended = take_leavers_locked();
-    for (Waiting& waiting : queue_.remove_if([](const Waiting&) { return true; })) {
-      report.ended.push_back({std::move(waiting.request), error});
-    }
-  }
   if (runner_) {
     runner_->fail_all(error, report);
   }
   settle(report);
+  queue_->fail_waiting(error);
 }
 
 }  // namespace weir::model

@@ -15,6 +15,7 @@
 #include "agent/base/result.h"
 #include "agent/model/llama_handles.h"
 #include "agent/model/vocabulary.h"
+#include "agent/schedule/queue_options.h"
 
 namespace weir::model {
 
@@ -28,6 +29,8 @@ struct ModelOptions {
   /// file.
   std::optional<std::uint32_t> threads;
   bool preload = false;  ///< load at start, not at the first request
+  /// Order and further bounds of the queue; of `queue.all.max_requests` max_queue is in force.
+  schedule::QueueOptions queue;
 };
 
 /// Bound of ModelOptions::context_tokens, also where the model says more.

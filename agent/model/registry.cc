@@ -66,11 +66,11 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
                         fmt::format("model \"{}\": name occurs twice", options.name));
     }
   }
-  std::unique_ptr<Registry> registry(new Registry);
+  std::unique_ptr<Registry> registry(new Registry(clock));
   for (ModelOptions& options : models) {
     std::string name = options.name;
-    registry->runners_.emplace(std::move(name),
-                               std::make_unique<Engine>(std::move(options), clock));
+    registry->runners_.emplace(
+        std::move(name), std::make_unique<Engine>(std::move(options), clock, registry->timers_));
   }
   return registry;
 }

@@ -21,6 +21,7 @@
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/runner.h"
+#include "agent/schedule/timer.h"
 
 namespace weir::model {
 
@@ -45,8 +46,9 @@ class Registry final : public Executor {
   [[nodiscard]] bool wait_idle(Duration timeout);
 
  private:
-  Registry() = default;
+  explicit Registry(const Clock& clock) : timers_(clock) {}
 
+  schedule::TimerThread timers_;  ///< of all runners; before them: they use it to their end
   // Constant after create().
   std::map<std::string, std::unique_ptr<Runner>, std::less<>> runners_;
 };

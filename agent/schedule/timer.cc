@@ -33,16 +33,19 @@ TimerThread::Timer TimerThread::arm(TimePoint when, std::function<void()> call) 
   return timer;
 }
 
-bool TimerThread::cancel(const Timer& timer) {
+bool TimerThread::disarm(const Timer& timer) {
   std::function<void()> dropped;  // destroyed outside the lock: it may own anything
-  std::unique_lock lock(mutex_);
+  const std::lock_guard lock(mutex_);
   const auto place = armed_.find(timer);
-  if (place != armed_.end()) {
-    dropped = std::move(place->second);
-    armed_.erase(place);
-    lock.unlock();
-    return true;
-  }
+  if (place == armed_.end()) return false;
+  dropped = std::move(place->second);
+  armed_.erase(place);
+  return true;
+}
+
+bool TimerThread::cancel(const Timer& timer) {
+  if (disarm(timer)) return true;
+  std::unique_lock lock(mutex_);
   if (std::this_thread::get_id() != thread_.get_id()) {
     finished_.wait(lock, [&] { return running_ != timer.number; });
   }

@@ -40,6 +40,9 @@ class TimerThread {
   /// unless it was the function itself that called.
   bool cancel(const Timer& timer);
 
+  /// As cancel(), but waits for nothing: on false it may be running still.
+  bool disarm(const Timer& timer);
+
   /// Looks at the clock again: for clocks that jump.
   void wake();
 

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/model/request_queue.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace weir::model {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+std::int64_t whole_ms(Duration duration) {
+  return std::chrono::duration_cast<milliseconds>(duration).count();
+}
+
+bool is_past_deadline(const GenerationRequest& request, TimePoint now) {
+  return request.deadline && now >= *request.deadline;
+}
+
+}  // namespace
+
+std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now) {
+  if (request.cancelled.load(std::memory_order_relaxed)) {
+    return make_error(Code::kCancelled, "the request was cancelled");
+  }
+  if (is_past_deadline(request, now)) {
+    return make_error(Code::kResourceExhausted, fmt::format("the deadline passed {} ms ago",
+                                                            whole_ms(now - *request.deadline)));
+  }
+  return std::nullopt;
+}
+
+std::shared_ptr<RequestQueue> RequestQueue::create(schedule::QueueOptions options,
+                                                   std::size_t concurrency, const Clock& clock,
+                                                   schedule::TimerThread& timers) {
+  return std::shared_ptr<RequestQueue>(
+      new RequestQueue(std::move(options), concurrency, clock, timers));
+}
+
+RequestQueue::RequestQueue(schedule::QueueOptions options, std::size_t concurrency,
+                           const Clock& clock, schedule::TimerThread& timers)
+    : concurrency_(concurrency),
+      clock_(clock),
+      timers_(timers),
+      queue_(std::move(options)),
+      rate_(clock) {}
+
+std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> request) {
+  const schedule::QueueKey key{request->priority, request->deadline, request->tenant,
+                               estimated_tokens(*request)};
+  const std::shared_ptr<GenerationRequest> submitted = request;
+  Queue::Handle handle;
+  {
+    const std::lock_guard lock(mutex_);
+    const TimePoint now = clock_.now();
+    auto refusal = refusal_locked(*request, key, now);
+    if (!refusal) {
+      auto pushed = queue_.push(now, key, std::move(request));
+      if (const auto* bound = std::get_if<schedule::QueueBound>(&pushed)) {
+        refusal = full_locked(key, *bound);
+      } else {
+        handle = std::get<Queue::Handle>(pushed);
+      }
+    }
+    if (refusal) {
+      ++refused_[static_cast<std::size_t>(refusal->reason)];
+      return refusal;
+    }
+    ++accepted_;
+    ++outstanding_;
+    arm_locked();
+    work_.notify_one();
+  }
+  // Not under the lock: it calls at once when cancel() came first.
+  submitted->set_canceller([weak = weak_from_this(), handle] {
+    if (const auto self = weak.lock()) self->cancelled(handle);
+  });
+  return std::nullopt;
+}
+
+std::optional<Refusal> RequestQueue::refusal_locked(const GenerationRequest& request,
+                                                    const schedule::QueueKey& key, TimePoint now) {
+  if (draining_) {
+    return Refusal{RefusalReason::kDraining, "the agent is draining", std::nullopt};
+  }
+  if (request.cancelled.load(std::memory_order_relaxed)) {
+    return Refusal{RefusalReason::kCancelled, "the request was cancelled", std::nullopt};
+  }
+  if (is_past_deadline(request, now)) {
+    return Refusal{RefusalReason::kDeadline, "the deadline has passed", std::nullopt};
+  }
+  if (refuse_until_ && now < *refuse_until_) {
+    return Refusal{RefusalReason::kLoading, refuse_why_,
+                   std::max(std::chrono::seconds(1),
+                            std::chrono::ceil<std::chrono::seconds>(*refuse_until_ - now))};
+  }
+  return hopeless_locked(key, now);
+}
+
+// Refuses only what is nearly certain to be late: what may overtake, or end early, is let in.
+std::optional<Refusal> RequestQueue::hopeless_locked(const schedule::QueueKey& key,
+                                                     TimePoint now) const {
+  if (!key.deadline) return std::nullopt;
+  // An idle executor tries: that is how an estimate that has become wrong is ever corrected.
+  if (held_ == 0 && queue_.empty()) return std::nullopt;
+  const auto service = rate_.service_time(key.tokens);
+  if (!service) return std::nullopt;
+  Duration wait{};
+  if (held_ + queue_.size() >= concurrency_) {
+    wait = rate_.drain_time(queue_.surely_ahead(key)).value_or(Duration::zero());
+  }
+  const Duration left = *key.deadline - now;
+  if (wait + *service <= left) return std::nullopt;
+  return Refusal{RefusalReason::kDeadline,
+                 fmt::format("the deadline is in {} ms; waiting for {} ms and {} ms of work are "
+                             "expected",
+                             whole_ms(left), whole_ms(wait), whole_ms(*service)),
+                 std::nullopt};
+}
+
+Refusal RequestQueue::full_locked(const schedule::QueueKey& key, schedule::QueueBound bound) const {
+  const auto& options = queue_.options();
+  const auto& level = options.levels[static_cast<std::size_t>(key.level)];
+  if (key.tokens > std::min(options.all.max_tokens, level.max_tokens)) {
+    return {RefusalReason::kQueueFull,
+            fmt::format("{} tokens are more than may ever wait (bound: {})", key.tokens,
+                        to_string(bound)),
+            std::nullopt};
+  }
+  return {RefusalReason::kQueueFull,
+          fmt::format("{} requests with {} tokens are waiting already (bound: {})", queue_.size(),
+                      queue_.load().tokens, to_string(bound)),
+          schedule::retry_after(predicted_wait_locked(key.level))};
+}
+
+void RequestQueue::cancelled(Queue::Handle handle) {
+  std::vector<Outcome> outcomes;
+  {
+    const std::lock_guard lock(mutex_);
+    auto request = queue_.remove(handle);
+    if (!request) {
+      // It is worked on, or was: who rests because of it should look.
+      poked_ = true;
+      work_.notify_one();
+      return;
+    }
+    ++cancelled_;
+    outcomes.push_back({Taken{.request = std::move(*request)},
+                        make_error(Code::kCancelled, "the request was cancelled")});
+  }
+  finish(outcomes);
+}
+
+void RequestQueue::begin_drain() {
+  const std::lock_guard lock(mutex_);
+  draining_ = true;
+}
+
+bool RequestQueue::wait_idle(TimePoint deadline) {
+  std::unique_lock lock(mutex_);
+  return idle_.wait_until(lock, deadline, [this] { return outstanding_ == 0; });
+}
+
+std::optional<Duration> RequestQueue::predicted_wait(std::int32_t level) const {
+  const std::lock_guard lock(mutex_);
+  return predicted_wait_locked(level);
+}
+
+std::optional<Duration> RequestQueue::predicted_wait_locked(std::int32_t level) const {
+  const auto requests_rate = rate_.requests_per_second();
+  if (!requests_rate) return std::nullopt;
+  if (held_ + queue_.size() < concurrency_) return Duration::zero();
+  // Until one of those that are worked on has ended, nobody leaves the queue.
+  const auto first = std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::min(1 / *requests_rate, 1e6)));
+  return first + rate_.drain_time(queue_.ahead(level)).value_or(Duration::zero());
+}
+
+bool RequestQueue::empty() const {
+  const std::lock_guard lock(mutex_);
+  return queue_.empty();
+}
+
+void RequestQueue::read(ModelInfo& info) const {
+  const std::lock_guard lock(mutex_);
+  info.queued = static_cast<std::uint32_t>(queue_.size());
+  info.queued_tokens = queue_.load().tokens;
+  info.overdue = static_cast<std::uint32_t>(queue_.overdue());
+  info.accepted = accepted_;
+  info.completed = completed_;
+  info.failed = failed_;
+  info.cancelled = cancelled_;
+  info.expired = expired_;
+  info.refused = refused_;
+  info.promoted = queue_.promoted();
+  info.queue_wait = queue_wait_;
+  if (draining_ && info.state != ModelInfo::State::kFailed) {
+    info.state = ModelInfo::State::kDraining;
+  }
+}
+
+void RequestQueue::poke() {
+  const std::lock_guard lock(mutex_);
+  poked_ = true;
+  work_.notify_one();
+}
+
+void RequestQueue::wait_for_work() {
+  std::unique_lock lock(mutex_);
+  rate_.set_busy(false);
+  work_.wait(lock, [this] { return poked_ || !queue_.empty(); });
+  poked_ = false;
+}
+
+void RequestQueue::rest(Duration longest, bool for_requests) {
+  std::unique_lock lock(mutex_);
+  work_.wait_for(lock, longest, [&] { return poked_ || (for_requests && !queue_.empty()); });
+  poked_ = false;
+}
+
+std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t prompt_bytes) {
+  std::vector<Taken> all;
+  std::vector<Outcome> late;
+  {
+    const std::lock_guard lock(mutex_);
+    const TimePoint now = clock_.now();
+    late = end_waiting_locked(queue_.expire(now), Error{}, now);
+    std::size_t bytes = 0;
+    while (all.size() < most && bytes < prompt_bytes) {
+      auto popped = queue_.pop(now);
+      if (!popped) break;
+      bytes += popped->value->prompt.size();
+      queue_wait_.add(now - popped->pushed);
+      all.push_back({std::move(popped->value), popped->pushed, now, popped->level, popped->tokens});
+    }
+    held_ += all.size();
+    rate_.set_busy(true);
+    arm_locked();
+  }
+  finish(late);
+  return all;
+}
+
+void RequestQueue::settle(const std::vector<Outcome>& outcomes) {
+  if (outcomes.empty()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    const TimePoint now = clock_.now();
+    held_ -= outcomes.size();
+    for (const Outcome& outcome : outcomes) {
+      const Taken& taken = outcome.of;
+      const Error* error = std::get_if<Error>(&outcome.result);
+      count_locked(*taken.request, error, now);
+      queue_.charge(taken.request->tenant, taken.level,
+                    static_cast<std::int64_t>(outcome.tokens) -
+                        static_cast<std::int64_t>(taken.estimated_tokens));
+      // What ended before anything was done for it says nothing about the next.
+      if (error == nullptr || outcome.tokens > 0) {
+        rate_.completed(taken.estimated_tokens, now - taken.taken);
+      }
+    }
+  }
+  finish(outcomes);
+}
+
+void RequestQueue::expire() {
+  std::vector<Outcome> late;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    const TimePoint now = clock_.now();
+    late = end_waiting_locked(queue_.expire(now), Error{}, now);
+    arm_locked();
+  }
+  finish(late);
+}
+
+void RequestQueue::fail_waiting(const Error& error) {
+  std::vector<Outcome> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = end_waiting_locked(queue_.take_all(), error, clock_.now());
+    arm_locked();
+  }
+  finish(ended);
+}
+
+void RequestQueue::refuse_until(TimePoint when, std::string why) {
+  const std::lock_guard lock(mutex_);
+  refuse_until_ = when;
+  refuse_why_ = std::move(why);
+}
+
+void RequestQueue::accept() {
+  const std::lock_guard lock(mutex_);
+  refuse_until_.reset();
+}
+
+void RequestQueue::close() {
+  std::optional<schedule::TimerThread::Timer> timer;
+  {
+    std::unique_lock lock(mutex_);
+    closed_ = true;
+    timer = std::exchange(timer_, std::nullopt);
+    // Somebody else may be about to tell an end.
+    idle_.wait(lock, [this] { return outstanding_ == 0; });
+  }
+  if (timer) timers_.cancel(*timer);
+}
+
+void RequestQueue::arm_locked() {
+  const auto next = closed_ ? std::nullopt : queue_.next_event();
+  if (timer_ && next == timer_->when) return;
+  // A timer that is running already finds nothing to do, or what it should.
+  if (timer_) timers_.disarm(*timer_);
+  timer_.reset();
+  if (!next) return;
+  timer_ = timers_.arm(*next, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->expire();
+  });
+}
+
+void RequestQueue::count_locked(const GenerationRequest& request, const Error* error,
+                                TimePoint now) {
+  if (error == nullptr) {
+    ++completed_;
+  } else if (error->code == Code::kCancelled) {
+    ++cancelled_;
+  } else if (error->code == Code::kResourceExhausted && is_past_deadline(request, now)) {
+    ++expired_;
+  } else {
+    ++failed_;
+  }
+}
+
+std::vector<Outcome> RequestQueue::end_waiting_locked(
+    std::vector<std::shared_ptr<GenerationRequest>> ended, const Error& error, TimePoint now) {
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(ended.size());
+  for (auto& request : ended) {
+    Error reason = reason_to_leave(*request, now).value_or(error);
+    count_locked(*request, &reason, now);
+    outcomes.push_back({Taken{.request = std::move(request)}, std::move(reason)});
+  }
+  return outcomes;
+}
+
+void RequestQueue::finish(const std::vector<Outcome>& outcomes) {
+  if (outcomes.empty()) return;
+  for (const Outcome& outcome : outcomes) {
+    if (const Error* error = std::get_if<Error>(&outcome.result)) {
+      outcome.of.request->listener->on_error(*error);
+    } else {
+      outcome.of.request->listener->on_complete(std::get<Completion>(outcome.result));
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  outstanding_ -= outcomes.size();
+  if (outstanding_ == 0) idle_.notify_all();
+}
+
+}  // namespace weir::model

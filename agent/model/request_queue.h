@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The requests of one model, from their acceptance to their end: what waits, in the order of a
+// FairQueue, and the count of what is worked on. Refuses what does not fit or cannot be in time.
+// Whoever waits leaves at once when it is cancelled, on the canceller's thread, and at its
+// deadline, on the timer's, whatever the executor's thread is doing.
+//
+// Thread-safe. Lives in a shared_ptr, because a request may outlive its executor and be cancelled
+// then. Listeners are called outside the lock, each hears one end. Whoever takes requests hands
+// each back to settle() once. Clock and timers must outlive close().
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "agent/base/clock.h"
+#include "agent/base/result.h"
+#include "agent/model/generation.h"
+#include "agent/schedule/fair_queue.h"
+#include "agent/schedule/service_rate.h"
+#include "agent/schedule/timer.h"
+
+namespace weir::model {
+
+/// A request that has left the queue to be worked on.
+struct Taken {
+  std::shared_ptr<GenerationRequest> request;
+  TimePoint accepted{};
+  TimePoint taken{};
+  std::int32_t level = 0;              ///< where its tenant was charged
+  std::uint64_t estimated_tokens = 0;  ///< with what
+};
+
+/// How a request ended.
+struct Outcome {
+  Taken of;
+  std::variant<Completion, Error> result;
+  std::uint64_t tokens = 0;  ///< served: prompt and completion
+};
+
+/// Why this request should not go on: cancelled, or past its deadline. Unset: it should.
+[[nodiscard]] std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now);
+
+class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
+ public:
+  /// `concurrency`: how many requests the executor works on at the same time; >= 1.
+  static std::shared_ptr<RequestQueue> create(schedule::QueueOptions options,
+                                              std::size_t concurrency, const Clock& clock,
+                                              schedule::TimerThread& timers);
+
+  // ---- any thread ------------------------------------------------------------------------------
+
+  /// As Executor::submit(). The listener may hear the end before this returns.
+  [[nodiscard]] std::optional<Refusal> submit(std::shared_ptr<GenerationRequest> request);
+
+  /// Every submit is refused with kDraining from now on.
+  void begin_drain();
+
+  /// Waits until every accepted request has ended; false when `deadline` (real time) came first.
+  [[nodiscard]] bool wait_idle(TimePoint deadline);
+
+  /// As Executor::predicted_wait().
+  [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const;
+
+  [[nodiscard]] bool empty() const;
+
+  /// Fills in what is known here: gauges and counters of requests, all but `running` and `resting`.
+  void read(ModelInfo& info) const;
+
+  /// Ends a wait_for_work() or rest(), or the next one if there is none now.
+  void poke();
+
+  // ---- the executor's thread -------------------------------------------------------------------
+
+  /// Blocks until a request waits or poke(). What the executor does between two calls of this is
+  /// its busy time. Precondition: nothing taken is unsettled.
+  void wait_for_work();
+
+  /// Blocks until poke(), until `longest` is over or, with `for_requests`, until a request waits.
+  void rest(Duration longest, bool for_requests);
+
+  /// At most `most` requests in their order, no more once the prompts have `prompt_bytes`.
+  [[nodiscard]] std::vector<Taken> take(std::size_t most, std::size_t prompt_bytes);
+
+  /// Requests that were taken have ended: counts them, charges their tenants with what they were
+  /// served, and tells the listeners.
+  void settle(const std::vector<Outcome>& outcomes);
+
+  /// Ends whoever's deadline has passed. Done by the timer too.
+  void expire();
+
+  /// Ends all that wait with `error`; cancelled and expired ones with their own reason.
+  void fail_waiting(const Error& error);
+
+  /// Until `when`, submits are refused with kLoading and `why`.
+  void refuse_until(TimePoint when, std::string why);
+  /// No longer.
+  void accept();
+
+  /// Uses neither clock nor timers from now on, and has no end to tell any more. Precondition:
+  /// everything taken is settled, nothing is submitted any more.
+  void close();
+
+ private:
+  using Queue = schedule::FairQueue<std::shared_ptr<GenerationRequest>>;
+
+  RequestQueue(schedule::QueueOptions options, std::size_t concurrency, const Clock& clock,
+               schedule::TimerThread& timers);
+
+  void cancelled(Queue::Handle handle);
+  [[nodiscard]] std::optional<Refusal> refusal_locked(const GenerationRequest& request,
+                                                      const schedule::QueueKey& key, TimePoint now);
+  [[nodiscard]] std::optional<Refusal> hopeless_locked(const schedule::QueueKey& key,
+                                                       TimePoint now) const;
+  [[nodiscard]] Refusal full_locked(const schedule::QueueKey& key,
+                                    schedule::QueueBound bound) const;
+  [[nodiscard]] std::optional<Duration> predicted_wait_locked(std::int32_t level) const;
+  void arm_locked();
+  void count_locked(const GenerationRequest& request, const Error* error, TimePoint now);
+  /// Counts requests that never left the queue; their listeners are to be told, then finish().
+  std::vector<Outcome> end_waiting_locked(std::vector<std::shared_ptr<GenerationRequest>> ended,
+                                          const Error& error, TimePoint now);
+  /// Tells the listeners; not under the lock.
+  void finish(const std::vector<Outcome>& outcomes);
+
+  // Constant after construction.
+  const std::size_t concurrency_;
+  const Clock& clock_;
+  schedule::TimerThread& timers_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_;  ///< executor: a request waits, or poked_
+  std::condition_variable idle_;  ///< wait_idle(): outstanding_ became 0
+  // Guarded by mutex_.
+  Queue queue_;
+  schedule::ServiceRate rate_;
+  std::optional<schedule::TimerThread::Timer> timer_;  ///< armed for queue_.next_event()
+  std::optional<TimePoint> refuse_until_;
+  std::string refuse_why_;
+  bool draining_ = false;
+  bool poked_ = false;
+  bool closed_ = false;
+  std::size_t held_ = 0;         ///< taken and not settled
+  std::size_t outstanding_ = 0;  ///< accepted, and its listener has not heard the end
+  // Cumulative.
+  std::uint64_t accepted_ = 0;
+  std::uint64_t completed_ = 0;
+  std::uint64_t failed_ = 0;
+  std::uint64_t cancelled_ = 0;
+  std::uint64_t expired_ = 0;
+  std::array<std::uint64_t, schedule::kRefusalReasons> refused_{};
+  schedule::WaitHistogram queue_wait_;
+};
+
+}  // namespace weir::model
