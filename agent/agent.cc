@@ -19,6 +19,20 @@ using std::chrono::seconds;
 /// How long a running agent may take to let go of the pins.
 constexpr milliseconds kHandOverAnswer{10'000};
 
+schedule::QueueOptions queue_options(const weir::v1::Queue& queue,
+                                     const weir::v1::Admission& admission) {
+  schedule::QueueOptions options;
+  if (queue.has_max_tokens()) options.all.max_tokens = queue.max_tokens();
+  if (queue.ageing_ms() > 0) options.ageing = milliseconds(queue.ageing_ms());
+  for (const auto& level : queue.levels()) {
+    schedule::QueueBounds& bounds = options.levels[level.level()];
+    if (level.has_max_requests()) bounds.max_requests = level.max_requests();
+    if (level.has_max_tokens()) bounds.max_tokens = level.max_tokens();
+  }
+  for (const auto& tenant : admission.tenants()) options.weights[tenant.name()] = tenant.weight();
+  return options;
+}
+
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
   std::vector<model::ModelOptions> all;
   for (const auto& model : config.models()) {
@@ -30,6 +44,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.max_queue = model.max_queue();
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
+    options.queue = queue_options(model.queue(), config.admission());
     all.push_back(std::move(options));
   }
   return all;

@@ -193,6 +193,23 @@ class Validator {
     name(name_path, model.name(), kModelNameChars, kModelNameMax, "[A-Za-z0-9._-]");
     if (!model.name().empty()) unique(model_names_, model.name(), name_path, model.name());
     if (model.path().empty()) problem(path + ".path", "is missing");
+    check_queue(path + ".queue", model.queue());
+  }
+
+  void check_queue(const std::string& path, const weir::v1::Queue& queue) {
+    std::map<std::uint32_t, std::string> levels;
+    for (int i = 0; i < queue.levels_size(); ++i) {
+      const weir::v1::QueueLevel& level = queue.levels(i);
+      const std::string level_path = fmt::format("{}.levels[{}]", path, i);
+      if (level.has_level()) {
+        unique(levels, level.level(), level_path + ".level", std::to_string(level.level()));
+      } else {
+        problem(level_path + ".level", "is missing");
+      }
+      if (!level.has_max_requests() && !level.has_max_tokens()) {
+        problem(level_path, "bounds nothing: max_requests or max_tokens is needed");
+      }
+    }
   }
 
   /// Works on the file's own values: an unset bound is its default.
