@@ -36,6 +36,12 @@ void ModelHealth::record(bool succeeded) {
   const TimePoint now = clock_.now();
   const std::lock_guard lock(mutex_);
   window_.record(succeeded, now);
+  failures_in_a_row_ = succeeded ? 0 : std::min(failures_in_a_row_ + 1, kRow);
+}
+
+bool ModelHealth::failing() const {
+  const std::lock_guard lock(mutex_);
+  return failures_in_a_row_ >= kRow;
 }
 
 std::optional<double> ModelHealth::share() const {

@@ -56,6 +56,11 @@ class ModelHealth {
   [[nodiscard]] bool below(double min_health) const;
   [[nodiscard]] std::optional<double> share() const;
 
+  /// The last kRow attempts have all failed: what takes the share a while to show. Not a reason to
+  /// leave it alone, but to try again elsewhere.
+  static constexpr int kRow = 3;
+  [[nodiscard]] bool failing() const;
+
   /// Whether an attempt may be made although the model is below its threshold: one each
   /// kProbeEvery.
   [[nodiscard]] bool take_probe();
@@ -65,6 +70,7 @@ class ModelHealth {
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   SuccessWindow window_;
+  int failures_in_a_row_ = 0;
   std::optional<TimePoint> next_probe_;  ///< unset: at once
 };
 

@@ -187,13 +187,15 @@ std::optional<TimePoint> PolicyCall::plan_retry_locked(const Failure& failure,
   const std::string_view backup = backup_of(model_, policy_->options);
   const bool is_last = made_.size() + 1 == retry->max_attempts;
   const bool closed = closed_for_now(failure);
-  const bool at_backup = !backup.empty() && !failed_at.is_backup && (is_last || closed);
-  if (closed && !at_backup) return std::nullopt;
+  const bool at_backup = is_well(backup) && (closed || (is_last && !failed_at.is_backup) ||
+                                             context_->health.of(model_).failing());
+  // Whoever says that it cannot be asked now is believed.
+  if (closed && (!at_backup || failed_at.is_backup)) return std::nullopt;
 
   const TimePoint now = context_->clock.now();
-  // Whoever is asked now has not failed yet: only the same model is given time.
+  // Only who has failed already is given time.
   const TimePoint start =
-      at_backup
+      at_backup && !failed_at.is_backup
           ? now
           : now + context_->backoff.draw(retry->backoff, static_cast<std::uint32_t>(made_.size()));
   if (!in_time(start, at_backup ? backup : std::string_view(model_))) return std::nullopt;
@@ -204,6 +206,11 @@ std::optional<TimePoint> PolicyCall::plan_retry_locked(const Failure& failure,
   count(policy_->retries);
   next_at_backup_ = at_backup;
   return start;
+}
+
+bool PolicyCall::is_well(std::string_view backup) const {
+  return !backup.empty() &&
+         !context_->health.of(backup).below(policy_->options.fast_fail->min_health);
 }
 
 bool PolicyCall::in_time(TimePoint start, std::string_view model) const {
@@ -238,12 +245,10 @@ void PolicyCall::resume() {
     at_backup = std::exchange(next_at_backup_, false);
   }
   std::optional<Target> target;
-  if (at_backup) {
-    const std::string_view backup = backup_of(model_, policy_->options);
-    if (!context_->health.of(backup).below(policy_->options.fast_fail->min_health)) {
-      count(policy_->backup_attempts);
-      target = Target{std::string(backup), true};
-    }
+  if (const std::string_view backup = backup_of(model_, policy_->options);
+      at_backup && is_well(backup)) {
+    count(policy_->backup_attempts);
+    target = Target{std::string(backup), true};
   }
   if (!target) target = choose_target(model_, *policy_, context_->health);
   const auto end = target ? launch(*target, false) : refuse_for_health();

@@ -18,9 +18,10 @@
 //    first is taken from the route's budget.
 //  - While another attempt is under way, a failed one is not replaced.
 //  - No attempt starts that would, by the predicted wait, not come to its turn before the deadline.
-//  - Each attempt goes where the health of the models says at that moment. With a backup, the last
-//    attempt of a request goes there when the one before it failed at the model asked for: a model
-//    that died a moment ago does not take a request down with it.
+//  - Each attempt goes where the health of the models says at that moment. With a backup that is
+//    well, a retry goes there without waiting when the model asked for has failed three times in a
+//    row, whoever asked, and the last attempt when the one before it failed there: a model that
+//    died a moment ago does not take a request down with it.
 //  - A model that names a time before which it cannot be asked (loading, breaker_open with a
 //    Retry-After) is not asked again by this request; the backup is, at once.
 //  - The outer request's listener hears exactly one end, its cancel() reaches every attempt.
@@ -93,6 +94,7 @@ class PolicyCall final : public AttemptOwner,
 
   [[nodiscard]] std::optional<TimePoint> plan_retry_locked(const Failure& failure,
                                                            const Target& failed_at);
+  [[nodiscard]] bool is_well(std::string_view backup) const;
   [[nodiscard]] bool in_time(TimePoint start, std::string_view model) const;
   [[nodiscard]] Requests under_way_locked(std::size_t but) const;
   void arm_adaptive();

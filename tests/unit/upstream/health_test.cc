@@ -67,6 +67,21 @@ TEST(ModelHealth, WhatIsNotKnownIsHealthy) {
   EXPECT_FALSE(health.share());
 }
 
+TEST(ModelHealth, ThreeFailuresInARowAreKnownAtOnce) {
+  FakeClock clock;
+  ModelHealth health(clock);
+  for (int i = 0; i < 100; ++i) {
+    health.record(false);
+    health.record(false);
+    EXPECT_FALSE(health.failing());
+    health.record(true);
+  }
+  for (int i = 0; i < 1000; ++i) health.record(false);
+  EXPECT_TRUE(health.failing());
+  health.record(true);
+  EXPECT_FALSE(health.failing());
+}
+
 TEST(ModelHealth, HandsOutFourProbesASecond) {
   FakeClock clock;
   ModelHealth health(clock);

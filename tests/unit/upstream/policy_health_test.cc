@@ -160,6 +160,28 @@ TEST_F(BackupTest, ARetryGoesThereAtOnceWhenTheModelNamesALaterTime) {
   EXPECT_EQ(models.submitted.at(0).model, "backup");
 }
 
+TEST_F(BackupTest, RetriesGoThereOnceTheModelFailedThreeTimesInARow) {
+  options.retry = {3, milliseconds(25)};
+  for (int i = 0; i < 100; ++i) {
+    ask();
+    models.submitted.back().complete("x");
+  }
+  std::vector<Asked> asked;
+  models.submitted.clear();
+  for (int i = 0; i < 4; ++i) asked.push_back(ask());  // at the same time
+  for (std::size_t i = 0; i < 4; ++i) models.submitted[i].fail(Code::kUnavailable);
+  timers.pass(Duration::zero());
+  ASSERT_EQ(models.submitted.size(), 6U);  // of the third and fourth
+  EXPECT_EQ(models.submitted[4].model, "backup");
+  EXPECT_EQ(models.submitted[5].model, "backup");
+  timers.pass(milliseconds(25));
+  ASSERT_EQ(models.submitted.size(), 8U);
+  EXPECT_EQ(models.submitted[6].model, "main");
+  // First attempts go by the share alone.
+  ask();
+  EXPECT_EQ(models.submitted.back().model, "main");
+}
+
 TEST_F(BackupTest, AnIllBackupIsNotTheLastResort) {
   options.retry = {2, milliseconds(25)};
   options.budget_percent = 100;
