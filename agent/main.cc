@@ -7,11 +7,13 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "agent/agent.h"
 #include "agent/base/build_info.h"
@@ -53,11 +55,18 @@ int wait_for_end(weir::Agent& agent, const sigset_t& signals) {
   }
 }
 
+/// What the operator may not know to do about it.
+std::string_view advice(const weir::Error& error, bool take_over) {
+  if (error.os_errno != EADDRINUSE || take_over) return "";
+  return "; if another weir-agent has it, --takeover takes port and steering over from that one";
+}
+
 int run(const weir::v1::Config& config, bool take_over) {
   const sigset_t signals = block_ending_signals();
   auto agent = weir::Agent::start(config, take_over);
   if (!agent) {
-    spdlog::error("start failed error=\"{}\"", agent.error().message);
+    spdlog::error("start failed error=\"{}{}\"", agent.error().message,
+                  advice(agent.error(), take_over));
     return kFailed;
   }
   const int signal = wait_for_end(**agent, signals);
@@ -68,6 +77,18 @@ int run(const weir::v1::Config& config, bool take_over) {
     return kFailed;
   }
   return 0;
+}
+
+int used_wrongly(const char* what) {
+  std::fprintf(stderr, "weir-agent: %s\nRun with --help for more information.\n", what);
+  return kUsage;
+}
+
+/// Valid, as every field has a default, but most likely not what was meant.
+const char* remark(const weir::v1::Config& config) {
+  return config.services_size() == 0 && config.models_size() == 0
+             ? ", but without services and models: nothing to steer, nothing to serve"
+             : "";
 }
 
 }  // namespace
@@ -99,13 +120,10 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return used_wrongly(error.what());
   }
-
-  if (config_path.empty()) {
-    std::fputs("--config FILE is required\nRun with --help for more information.\n", stderr);
-    return kUsage;
-  }
+  if (config_path.empty()) return used_wrongly("--config FILE is required");
 
   start_logging();
   auto config = weir::config::load_config(config_path);
@@ -114,7 +132,7 @@ int main(int argc, char** argv) {
     return kUsage;
   }
   if (check_only) {
-    std::printf("%s: good\n", config_path.c_str());
+    std::printf("%s: good%s\n", config_path.c_str(), remark(*config));
     return 0;
   }
   spdlog::set_level(spdlog::level::from_str(config->log().level()));

@@ -48,14 +48,13 @@ struct weir_pick_result {
   __u32 backup;
 };
 
-static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, bool v4_socket,
+/* `family`: WEIR_PICK_V4, WEIR_PICK_V6, or 0 for a socket that reaches both. */
+static __always_inline void pick(struct weir_pool* pool, __u32 pool_index, __u32 family,
                                  __u32 avoid, struct weir_pick_result* result) {
   bool mostly_open = weir_mostly_open(pool);
 
   for (int step = WEIR_STEP_POOL; step < WEIR_STEPS; step++) {
-    struct weir_wish wish = {.pool = pool_index,
-                             .flags = v4_socket ? WEIR_PICK_V4 : 0,
-                             .avoid = WEIR_NO_BACKEND};
+    struct weir_wish wish = {.pool = pool_index, .flags = family, .avoid = WEIR_NO_BACKEND};
     struct weir_pool* from = pool;
 
     if (step == WEIR_STEP_POOL) {
@@ -90,14 +89,14 @@ static __always_inline bool take_token(struct weir_be* be, __u32 backend,
 /* Picks again, once, when another connect took the last token in between: a third time in a row it
  * will not happen, and if it does, there was nobody. */
 static __always_inline struct weir_be* pick_with_token(struct weir_pool* pool, __u32 pool_index,
-                                                       bool v4_socket, __u32 avoid,
+                                                       __u32 family, __u32 avoid,
                                                        const struct weir_knobs* knobs,
                                                        struct weir_pick_result* result,
                                                        __u32* probe) {
   for (int attempt = 0; attempt < 2; attempt++) {
     struct weir_be* be;
 
-    pick(pool, pool_index, v4_socket, avoid, result);
+    pick(pool, pool_index, family, avoid, result);
     if (result->choice.backend == WEIR_NO_BACKEND) return 0;
     be = weir_be_at(result->choice.backend);
     if (!be || WEIR_READ_ONCE(be->breaker) == 0) return be;
@@ -170,7 +169,7 @@ static __always_inline __u32 forget_previous(struct weir_sk* sk, struct weir_not
 }
 
 static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
-                                               const struct weir_endpoint* service, bool v4_socket,
+                                               const struct weir_endpoint* service, __u32 family,
                                                struct weir_endpoint* target) {
   struct weir_pick_result result = {.choice.backend = WEIR_NO_BACKEND};
   struct weir_sk* sk = bpf_sk_storage_get(&weir_sk, ctx->sk, 0, 0);
@@ -192,7 +191,7 @@ static __always_inline enum weir_verdict steer(struct bpf_sock_addr* ctx,
   pool = weir_pool_at(found->index);
   if (!pool) return WEIR_PASS;
 
-  be = pick_with_token(pool, found->index, v4_socket, avoid, knobs, &result, &probe);
+  be = pick_with_token(pool, found->index, family, avoid, knobs, &result, &probe);
   if (knobs->explain_until_ns) explain(&result, found->index, probe, cookie);
   if (!be) return nobody(pool);
 
@@ -221,6 +220,15 @@ static __always_inline bool is_tcp(const struct bpf_sock_addr* ctx) {
   return ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP;
 }
 
+/* Of a socket that is IPv6 only, connect() to an IPv4 backend would fail, and accuse it. */
+static __always_inline __u32 v6_family(struct bpf_sock_addr* ctx) {
+  struct bpf_sock* socket = ctx->sk;
+  struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
+  const struct sock* sk = (const struct sock*)tcp;
+
+  return sk && BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_ipv6only) ? WEIR_PICK_V6 : 0;
+}
+
 /* ---- hooks ---- */
 
 SEC("cgroup/connect4")
@@ -230,7 +238,7 @@ int weir_connect4(struct bpf_sock_addr* ctx) {
   if (!is_tcp(ctx)) return 1;
   weir_set_endpoint(&service, 0, 0, WEIR_MAPPED_PREFIX, ctx->user_ip4, bpf_ntohs(ctx->user_port),
                     IPPROTO_TCP);
-  switch (steer(ctx, &service, true, &target)) {
+  switch (steer(ctx, &service, WEIR_PICK_V4, &target)) {
     case WEIR_REFUSE:
       return refuse();
     case WEIR_STEER:
@@ -249,7 +257,7 @@ int weir_connect6(struct bpf_sock_addr* ctx) {
   if (!is_tcp(ctx)) return 1;
   weir_set_endpoint(&service, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
                     ctx->user_ip6[3], bpf_ntohs(ctx->user_port), IPPROTO_TCP);
-  switch (steer(ctx, &service, false, &target)) {
+  switch (steer(ctx, &service, v6_family(ctx), &target)) {
     case WEIR_REFUSE:
       return refuse();
     case WEIR_STEER:

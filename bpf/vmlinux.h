@@ -74,6 +74,7 @@ struct sock_common {
 	__u16 skc_num;
 	short unsigned int skc_family;
 	volatile unsigned char skc_state;
+	unsigned char skc_ipv6only : 1;
 	union {
 		long unsigned int skc_flags;
 	};

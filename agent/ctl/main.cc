@@ -37,6 +37,11 @@ int report(const weir::Error& error) {
   return error.code == weir::Code::kInvalidArgument ? kUsedWrongly : kFailed;
 }
 
+int used_wrongly(const char* what) {
+  std::fprintf(stderr, "weir: %s\nRun with --help for more information.\n", what);
+  return kUsedWrongly;
+}
+
 /// CLI::PositiveNumber names a limit of 309 digits.
 const CLI::Validator kAtLeastOne(
     [](const std::string& text) {
@@ -88,15 +93,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsedWrongly;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return used_wrongly(error.what());
   }
-
   if (app.get_subcommands().empty()) {
-    std::fputs(
-        "A subcommand is required: status, backends, events, explain or detach\n"
-        "Run with --help for more information.\n",
-        stderr);
-    return kUsedWrongly;
+    return used_wrongly("a subcommand is required: status, backends, events, explain or detach");
   }
 
   if (events->parsed() || explain->parsed()) {

@@ -383,6 +383,7 @@ void Tables::flip(std::uint32_t pool_index, const std::vector<BackendDecision>& 
   const std::uint32_t in_force = weir_table_first(load(pool.table));
   const std::uint32_t first = in_force == lower ? lower + half : lower;
   std::copy(table.begin(), table.end(), memory_.slots.begin() + first);
+  if (!table.empty()) store(pool.first, weir_u32{table.front().backend});
   store(pool.table, weir_u64{table_word(first, table.size())});
 
   std::vector<std::uint32_t> members;

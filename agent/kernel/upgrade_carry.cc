@@ -68,9 +68,10 @@ const Rules& pool_rules() {
       {"in_use", kOwned},       {"address.ip", kOwned},
       {"address.port", kOwned}, {"address.protocol", kOwned},
       {"name", kOwned},         {"open", kRebuilt},
-      {"seed", kOwned},         {"turn", kCounter},
-      {"picks", kCounter},      {"misses", kCounter},
-      {"panics", kCounter},     {"backups", kCounter},
+      {"seed", kOwned},         {"first", kRebuilt},
+      {"turn", kCounter},       {"picks", kCounter},
+      {"misses", kCounter},     {"panics", kCounter},
+      {"backups", kCounter},
   };
   return rules;
 }

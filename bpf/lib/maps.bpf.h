@@ -121,6 +121,13 @@ WEIR_INLINE struct weir_be* weir_be_at(__u32 index) {
   return be;
 }
 
+/* A load whose result nobody waits for: what is used next is then on its way already. */
+WEIR_INLINE void weir_be_prefetch(__u32 index) {
+  struct weir_be* be = bpf_map_lookup_elem(&weir_be, &index);
+
+  if (be) (void)WEIR_READ_ONCE(be->breaker);
+}
+
 WEIR_INLINE struct weir_total* weir_total_at(__u32 index) {
   struct weir_total* total = bpf_map_lookup_elem(&weir_total, &index);
 

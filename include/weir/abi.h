@@ -146,10 +146,11 @@ struct weir_pool {
   weir_u32 members;   /* active backends: the whole that `open` is a part of */
   weir_u32 backup;    /* index into weir_pool, or WEIR_NO_POOL */
   weir_u32 in_use;    /* 0: this record is free */
+  weir_u32 seed;      /* random; where the draws of this pool begin */
+  weir_u32 first;     /* backend of the first slot; those of the others usually follow it */
   struct weir_endpoint address;
   char name[WEIR_NAME_LEN]; /* NUL-terminated */
-  weir_u32 seed;            /* random; where the draws of this pool begin */
-  weir_u8 pad0[40];
+  weir_u8 pad0[36];
 
   weir_u32 open;        /* members whose breaker is not closed */
   weir_u32 turn;        /* picks begun; round robin and the draws go by it */

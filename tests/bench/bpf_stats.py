@@ -2,7 +2,7 @@
 """What BPF programs cost, by the kernel's own counters of runs and run time.
 
 The counters cost some time themselves (about 70 ns per run where this was written), which is in
-every figure; pick_cost.py measures it beside them.
+every figure; pick_cost.py measures it beside them and takes it off.
 
 Not thread-safe.
 """

@@ -214,6 +214,34 @@ TEST_F(BreakerTest, BackendWithoutAShareHasNoPartInThePanic) {
   EXPECT_EQ(stat(WEIR_STAT_UNDERFLOW_PREVENTED), 0U);
 }
 
+/// The failures of connects that sent no SYN show when their sockets are closed: maybe long after.
+TEST_F(BreakerTest, LateFailureIsNotThatOfTheNextBackendInTheRecord) {
+  attach({by_weight({endpoint("10.1.2.3:80")})}, {1});
+  Application held(sandbox_.cgroup(), [](int out) {
+    for (int i = 0; i < 5; ++i) {  // left open
+      const int fd = socket(AF_INET, SOCK_STREAM, 0);
+      (void)connect_socket(fd, endpoint(kService), false);
+    }
+    (void)!write(out, "", 1);
+    pause();
+  });
+  char done = 0;
+  ASSERT_TRUE(held.read(&done, 1));
+  const TcpBackend second("127.0.0.1");
+  plane_.reset();
+  attach({by_weight({second.address()})}, {0, 1});
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // how long a record is reserved
+  publish({0, 1});
+  const TcpBackend third("127.0.0.1");
+  plane_.reset();
+  attach({by_weight({third.address()})}, {1});
+  ASSERT_EQ(backend(0).address, third.address());
+  held.kill();
+  EXPECT_EQ(connect_times(5).succeeded, 5);
+  EXPECT_EQ(backend(0).connect_failures, 0U);
+  EXPECT_EQ(state(0), WEIR_BREAKER_CLOSED);
+}
+
 TEST_F(BreakerTest, Trap23GoesOnWithoutAnAgentOnTheLastWeights) {
   breaker_.open = std::chrono::milliseconds(300);
   const Endpoint dead = closed_port();

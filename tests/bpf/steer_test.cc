@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 
+#include "agent/kernel/fd.h"
 #include "tests/bpf/data_plane_fixture.h"
 
 namespace weir::kernel {
@@ -111,6 +112,43 @@ TEST_F(Steer, ReachesIpv6Backends) {
   EXPECT_EQ(outcome.error, 0) << std::strerror(outcome.error);
   EXPECT_EQ(outcome.peer.to_string(), kService6);
   EXPECT_EQ(backend(0).established, 1U);
+}
+
+/// An IPv6 socket with IPV6_V6ONLY; its connect() to `target`: 0 or errno.
+int connect_v6_only(const Endpoint& target) {
+  const Fd fd(socket(AF_INET6, SOCK_STREAM, 0));
+  const int on = 1;
+  if (setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0) return errno;
+  return connect_socket(fd.get(), target, true) == 0 ? 0 : errno;
+}
+
+TEST_F(Steer, SocketThatIsIpv6OnlyNeverGetsAnIpv4Backend) {
+  const TcpBackend v6("::1");
+  const TcpBackend v4("127.0.0.1");
+  attach({service(kService6, {v6.address(), v4.address()})}, {1, 999});
+  const int error = run_in<int>(sandbox_.cgroup(), [] {
+    int result = 0;
+    for (int i = 0; i < 100 && result == 0; ++i) result = connect_v6_only(endpoint(kService6));
+    return result;
+  });
+  EXPECT_EQ(error, 0) << std::strerror(error);
+  EXPECT_EQ(backend(0).connects, 100U);
+  EXPECT_EQ(backend(1).connects, 0U);
+  EXPECT_EQ(backend(1).connect_failures, 0U);
+  // Any other IPv6 socket may have either.
+  EXPECT_EQ(connect_once(endpoint(kService6), true).error, 0);
+  EXPECT_EQ(connect_once(endpoint(kService6), true).error, 0);
+  EXPECT_GT(backend(1).connects, 0U);
+}
+
+TEST_F(Steer, SocketThatIsIpv6OnlyAccusesNobodyOfAPoolItCannotReach) {
+  const TcpBackend v4("127.0.0.1");
+  attach({service(kService6, {v4.address()})}, {1});
+  const int error =
+      run_in<int>(sandbox_.cgroup(), [] { return connect_v6_only(endpoint(kService6)); });
+  EXPECT_EQ(error, ENETUNREACH) << "passed on unchanged";
+  EXPECT_EQ(backend(0).connect_failures, 0U);
+  EXPECT_EQ(stat(WEIR_STAT_PASS_POOL_EMPTY), 1U);
 }
 
 TEST_F(Steer, Ipv4SocketNeverGetsAnIpv6Backend) {

@@ -72,6 +72,14 @@ class BadConfig(unittest.TestCase):
         result = self.agent("--config", ROOT / "deploy" / "config" / "weir.yaml", "--check")
         self.assertEqual(result.returncode, 0, result)
 
+    def test_check_says_when_there_is_nothing_to_do(self):
+        for text in ("", "log:\n  level: info\n"):
+            result = self.agent("--config", self.write(text), "--check")
+            self.assertEqual(result.returncode, 0, result)
+            self.assertIn("without services and models", result.stdout)
+        result = self.agent("--config", self.write(SERVICES), "--check")
+        self.assertRegex(result.stdout, r": good\n$")
+
     def test_check_starts_nothing(self):
         path = self.write(f"serve:\n  http: 127.0.0.1:0\n{SERVICES}")
         result = self.agent("--config", path, "--check")
@@ -90,12 +98,21 @@ class BadConfig(unittest.TestCase):
                                     timeout=10)
             self.assertEqual(result.returncode, 2, result)
             self.assertIn(arguments[-1] if program == "weir" else "--cofnig", result.stderr)
+            self.assertTrue(result.stderr.startswith(f"{program}: "), result.stderr)
 
     def test_what_is_required_is_named(self):
         for program, word in (("weir-agent", "--config"), ("weir", "status, backends, events, explain or detach")):
             result = subprocess.run([BIN / program], capture_output=True, text=True, timeout=10)
             self.assertEqual(result.returncode, 2, result)
             self.assertIn(word, result.stderr)
+            self.assertTrue(result.stderr.startswith(f"{program}: "), result.stderr)
+
+    def test_help_is_no_error(self):
+        for program in ("weir-agent", "weir"):
+            result = subprocess.run([BIN / program, "--help"], capture_output=True, text=True,
+                                    timeout=10)
+            self.assertEqual((result.returncode, result.stderr), (0, ""), result)
+            self.assertIn("--version", result.stdout)
 
     def test_unknown_flag(self):
         result = self.agent("--config", "weir.yaml", "--frobnicate")

@@ -258,6 +258,7 @@ class Takeover(KernelTest):
         second = self.successor(agent)
         self.assertEqual(second.wait(), 1)
         self.assertIn(f"cannot listen on 127.0.0.1:{self.port}", second.output())
+        self.assertIn("--takeover", second.output())
         self.assertEqual(agent.request("GET", "/healthz").status, 200)
 
     def test_takeover_elsewhere_is_refused(self):

@@ -42,6 +42,8 @@ inline weir_be* weir_be_at(weir_u32 index) {
   return index < backends.size() ? &backends[index] : nullptr;
 }
 
+inline void weir_be_prefetch(weir_u32) {}
+
 inline weir_u32 weir_random() {
   return static_cast<weir_u32>(weir::kernel::PickEnvironment::current()->random());
 }

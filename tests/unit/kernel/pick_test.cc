@@ -313,6 +313,8 @@ TEST_F(PickTest, NeverReturnsWhatMayNotBeUsed) {
     }
     backends[kFirstBackend + 4].state = WEIR_BE_DRAINING;
     EXPECT_EQ(pick(WEIR_PICK_V4, kFirstBackend + 3).backend, WEIR_NO_BACKEND);
+    EXPECT_EQ(pick(WEIR_PICK_V6).backend, kFirstBackend + 2);
+    EXPECT_EQ(pick(WEIR_PICK_V6, kFirstBackend + 2).backend, WEIR_NO_BACKEND);
   }
 }
 

@@ -79,6 +79,7 @@ TEST_F(TablesTest, ConfigureGivesRecordsAndRoutes) {
   EXPECT_STREQ(pools_[1].name, "b");
   EXPECT_EQ(in_table(0), (std::set<std::uint32_t>{0, 1}));  // evenly, until the first publish
   EXPECT_EQ(in_table(1), (std::set<std::uint32_t>{2}));
+  EXPECT_EQ(pools_[1].first, 2U);
 }
 
 TEST_F(TablesTest, PoolIsNotEmptyWhenEveryBackendIsReplaced) {
