@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "agent/balance/control_options.h"
+#include "agent/config/batch_rules.h"
 
 namespace weir {
 namespace {
@@ -33,6 +34,31 @@ schedule::QueueOptions queue_options(const weir::v1::Queue& queue,
   return options;
 }
 
+schedule::BatchOptions batch_options(const weir::v1::Batch& batch) {
+  using std::chrono::microseconds;
+  schedule::BatchOptions options;
+  options.max_batch_size = config::max_batch_size(batch);
+  options.timeout = microseconds(batch.batch_timeout_micros());
+  if (batch.has_preferred_batch_size()) options.preferred_batch_size = batch.preferred_batch_size();
+  options.preferred_batch_size = std::min(options.preferred_batch_size, options.max_batch_size);
+  if (batch.mode() == weir::v1::LEVELS) options.mode = schedule::BatchMode::kLevels;
+  if (batch.mode() == weir::v1::LEARNED) options.mode = schedule::BatchMode::kLearned;
+  for (const auto& given : batch.levels()) {
+    schedule::BatchLevel& level = options.levels.emplace_back();
+    if (given.has_below_waiting()) level.below_waiting = given.below_waiting();
+    level.max_batch_size = given.max_batch_size();
+    level.timeout = microseconds(given.batch_timeout_micros());
+  }
+  options.instances = batch.instances();
+  return options;
+}
+
+model::IdentityOptions identity_options(const weir::v1::Identity& identity) {
+  using std::chrono::microseconds;
+  return {microseconds(identity.batch_micros()), microseconds(identity.item_micros()),
+          identity.busy()};
+}
+
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
   std::vector<model::ModelOptions> all;
   for (const auto& model : config.models()) {
@@ -45,6 +71,8 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
     options.queue = queue_options(model.queue(), config.admission());
+    options.batch = batch_options(model.batch());
+    if (model.executor() == weir::v1::IDENTITY) options.identity = identity_options(model.identity());
     all.push_back(std::move(options));
   }
   return all;

@@ -46,7 +46,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Model.threads", Range{1, 1024}, ""},
     {"weir.v1.Identity.batch_micros", Range{0, 1e7}, "0"},
     {"weir.v1.Identity.item_micros", Range{0, 1e7}, "0"},
-    {"weir.v1.Batch.max_batch_size", Range{1, 4096}, "32"},
+    {"weir.v1.Batch.max_batch_size", Range{1, 4096}, ""},
     {"weir.v1.Batch.batch_timeout_micros", Range{0, 1e7}, "5000"},
     {"weir.v1.Batch.preferred_batch_size", Range{1, 4096}, ""},
     {"weir.v1.Batch.levels", Range{0, 16}, ""},

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "agent/base/endpoint.h"
+#include "agent/config/batch_rules.h"
 #include "agent/config/field_rules.h"
 #include "weir/abi.h"
 
@@ -192,7 +193,9 @@ class Validator {
     const std::string name_path = path + ".name";
     name(name_path, model.name(), kModelNameChars, kModelNameMax, "[A-Za-z0-9._-]");
     if (!model.name().empty()) unique(model_names_, model.name(), name_path, model.name());
-    if (model.path().empty()) problem(path + ".path", "is missing");
+    check_executor(path, model, [this](const std::string& at, std::string text) {
+      problem(at, std::move(text));
+    });
     check_queue(path + ".queue", model.queue());
   }
 
@@ -250,7 +253,7 @@ void resolve_model_paths(weir::v1::Config& config, const std::string& folder,
                          const SourceMap& sources, Problems& problems) {
   for (int i = 0; i < config.models_size(); ++i) {
     auto& model = *config.mutable_models(i);
-    if (model.path().empty()) continue;  // reported by validate()
+    if (model.path().empty()) continue;  // has no file, or reported by validate()
     const std::string path = fmt::format("models[{}].path", i);
     const std::string file =
         (std::filesystem::path(folder) / model.path()).lexically_normal().string();

@@ -13,14 +13,19 @@
 #include <string>
 
 #include "agent/base/result.h"
+#include "agent/model/identity.h"
 #include "agent/model/llama_handles.h"
 #include "agent/model/vocabulary.h"
+#include "agent/schedule/batch_former.h"
 #include "agent/schedule/queue_options.h"
 
 namespace weir::model {
 
 struct ModelOptions {
-  std::string name;                             ///< 1..128 characters of [A-Za-z0-9._-]
+  std::string name;  ///< 1..128 characters of [A-Za-z0-9._-]
+  /// Set: executed by Identity, in batches; of the rest only max_queue, queue and batch count then.
+  std::optional<IdentityOptions> identity;
+  schedule::BatchOptions batch;
   std::string path;                             ///< a GGUF file; need not exist before the load
   std::uint32_t max_sequences = 8;              ///< decoded together; 1..256
   std::optional<std::uint32_t> context_tokens;  ///< per sequence, 32..1048576; unset: as trained

@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 
 #include "agent/model/engine.h"
+#include "agent/model/identity.h"
+#include "agent/model/one_shot_runner.h"
 
 namespace weir::model {
 
@@ -29,6 +32,22 @@ Status in_range(const ModelOptions& options, std::string_view field,
   return {};
 }
 
+/// For the message of a value that is far too large anyway.
+std::uint32_t narrow(std::size_t value) {
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>(value, std::numeric_limits<std::uint32_t>::max()));
+}
+
+std::unique_ptr<Runner> make_runner(ModelOptions options, const Clock& clock,
+                                    schedule::TimerThread& timers) {
+  if (!options.identity) return std::make_unique<Engine>(std::move(options), clock, timers);
+  options.queue.all.max_requests = options.max_queue;
+  return std::make_unique<OneShotRunner>(
+      OneShotOptions{std::move(options.name), "identity", std::move(options.batch),
+                     std::move(options.queue)},
+      std::make_unique<Identity>(*options.identity), clock, timers);
+}
+
 Status validate(const ModelOptions& options) {
   if (options.name.empty() || options.name.size() > kLongestName ||
       !std::all_of(options.name.begin(), options.name.end(), is_name_character)) {
@@ -36,15 +55,20 @@ Status validate(const ModelOptions& options) {
                       fmt::format("model \"{}\": name must be 1..{} characters of [A-Za-z0-9._-]",
                                   options.name, kLongestName));
   }
-  if (options.path.empty()) {
+  if (options.path.empty() && !options.identity) {
     return make_error(Code::kInvalidArgument,
                       fmt::format("model \"{}\": path is missing", options.name));
   }
+  const schedule::BatchOptions& batch = options.batch;
   for (Status status :
        {in_range(options, "max_sequences", options.max_sequences, 1, 256),
         in_range(options, "context_tokens", options.context_tokens, 32, kMostContextTokens),
         in_range(options, "max_queue", options.max_queue, 1, 1048576),
-        in_range(options, "threads", options.threads, 1, 1024)}) {
+        in_range(options, "threads", options.threads, 1, 1024),
+        in_range(options, "batch.max_batch_size", narrow(batch.max_batch_size), 1, 4096),
+        in_range(options, "batch.preferred_batch_size", narrow(batch.preferred_batch_size), 1,
+                 narrow(batch.max_batch_size)),
+        in_range(options, "batch.instances", narrow(batch.instances), 1, 64)}) {
     if (!status) {
       return status;
     }
@@ -69,8 +93,8 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
   std::unique_ptr<Registry> registry(new Registry(clock));
   for (ModelOptions& options : models) {
     std::string name = options.name;
-    registry->runners_.emplace(
-        std::move(name), std::make_unique<Engine>(std::move(options), clock, registry->timers_));
+    registry->runners_.emplace(std::move(name),
+                               make_runner(std::move(options), clock, registry->timers_));
   }
   return registry;
 }

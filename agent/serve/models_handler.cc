@@ -16,7 +16,9 @@ json::object model_json(const model::ModelInfo& info) {
   object["object"] = "model";
   object["created"] = info.created_unix_seconds;
   object["owned_by"] = "weir";
-  object["state"] = to_string(info.state);  // ours; OpenAI's clients ignore it
+  // Ours; OpenAI's clients ignore them.
+  object["state"] = to_string(info.state);
+  object["executor"] = info.kind;
   return object;
 }
 

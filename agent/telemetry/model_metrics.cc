@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "agent/schedule/wait_histogram.h"
+#include "agent/telemetry/batch_metrics.h"
 #include "agent/telemetry/catalogue.h"
 
 namespace weir::telemetry {
@@ -88,6 +89,7 @@ void render_model_metrics(PrometheusText& out, std::span<const ModelInfo> models
   count(kModelCompletionTokens, &ModelInfo::completion_tokens);
   count(kModelDecodeSteps, &ModelInfo::decode_steps);
   count(kModelDecodeAborts, &ModelInfo::decode_aborts);
+  render_batch_metrics(out, models);
 }
 
 }  // namespace weir::telemetry

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config/batch_rules.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace weir::config {
+namespace {
+
+constexpr std::uint32_t kDefaultMaxBatchSize = 32;
+/// Of the default table of levels.
+constexpr std::uint32_t kDefaultLargestLevel = 100;
+
+void check_levels(const std::string& path, const weir::v1::Batch& batch,
+                  const ReportProblem& problem) {
+  std::uint32_t below = 0;
+  for (int i = 0; i < batch.levels_size(); ++i) {
+    const weir::v1::BatchLevel& level = batch.levels(i);
+    const std::string level_path = fmt::format("{}.levels[{}]", path, i);
+    const bool last = i + 1 == batch.levels_size();
+    if (!level.has_max_batch_size()) problem(level_path + ".max_batch_size", "is missing");
+    if (!level.has_batch_timeout_micros()) {
+      problem(level_path + ".batch_timeout_micros", "is missing");
+    }
+    if (!last && !level.has_below_waiting()) {
+      problem(level_path + ".below_waiting", "is missing: only the last level may do without");
+    }
+    if (last && level.has_below_waiting()) {
+      problem(level_path + ".below_waiting", "must be left out in the last level");
+    }
+    if (!last && level.has_below_waiting()) {
+      if (level.below_waiting() <= below) {
+        problem(level_path + ".below_waiting",
+                fmt::format("{} does not rise above {}", level.below_waiting(), below));
+      }
+      below = level.below_waiting();
+    }
+    if (batch.has_max_batch_size() && level.max_batch_size() > batch.max_batch_size()) {
+      problem(level_path + ".max_batch_size",
+              fmt::format("{} is more than {}.max_batch_size ({})", level.max_batch_size(), path,
+                          batch.max_batch_size()));
+    }
+  }
+}
+
+void check_batch(const std::string& path, const weir::v1::Batch& batch,
+                 const ReportProblem& problem) {
+  if (batch.has_preferred_batch_size()) {
+    if (batch.mode() != weir::v1::FIXED) {
+      problem(path + ".preferred_batch_size", "applies to mode fixed only");
+    } else if (batch.preferred_batch_size() > max_batch_size(batch)) {
+      problem(path + ".preferred_batch_size",
+              fmt::format("{} is more than max_batch_size ({})", batch.preferred_batch_size(),
+                          max_batch_size(batch)));
+    }
+  }
+  if (!batch.levels().empty() && batch.mode() != weir::v1::LEVELS) {
+    problem(path + ".levels", "applies to mode levels only");
+    return;
+  }
+  if (batch.has_batch_timeout_micros() && batch.mode() == weir::v1::LEVELS) {
+    problem(path + ".batch_timeout_micros", "does not apply to mode levels: each has its own");
+  }
+  check_levels(path, batch, problem);
+}
+
+}  // namespace
+
+std::uint32_t max_batch_size(const weir::v1::Batch& batch) {
+  if (batch.has_max_batch_size()) return batch.max_batch_size();
+  if (batch.mode() != weir::v1::LEVELS) return kDefaultMaxBatchSize;
+  if (batch.levels().empty()) return kDefaultLargestLevel;
+  std::uint32_t largest = 1;
+  for (const auto& level : batch.levels()) largest = std::max(largest, level.max_batch_size());
+  return largest;
+}
+
+void check_executor(const std::string& path, const weir::v1::Model& model,
+                    const ReportProblem& problem) {
+  if (model.executor() == weir::v1::IDENTITY) {
+    const auto not_here = [&](bool given, std::string_view field) {
+      if (given) problem(fmt::format("{}.{}", path, field), "does not apply to executor identity");
+    };
+    not_here(!model.path().empty(), "path");
+    not_here(model.has_max_sequences(), "max_sequences");
+    not_here(model.has_context_tokens(), "context_tokens");
+    not_here(model.has_threads(), "threads");
+    not_here(model.preload(), "preload");
+    check_batch(path + ".batch", model.batch(), problem);
+    return;
+  }
+  if (model.path().empty()) problem(path + ".path", "is missing");
+  if (model.has_identity()) problem(path + ".identity", "applies to executor identity only");
+  if (model.has_batch())
+    problem(path + ".batch", "applies to one-shot work only: executor identity");
+}
+
+}  // namespace weir::config
