@@ -29,7 +29,7 @@ Duration duration(double seconds) {
 }
 
 BatchOptions normalized(BatchOptions options) {
-  if (options.mode == BatchMode::kLevels && options.levels.empty()) {
+  if (options.mode == BatchMode::kByLoad && options.levels.empty()) {
     options.levels = default_batch_levels();
   }
   options.preferred_batch_size = std::min(options.preferred_batch_size, options.max_batch_size);
@@ -82,7 +82,7 @@ BatchFormer::Wish BatchFormer::wish(std::size_t waiting) const {
       return {options_.preferred_batch_size, options_.max_batch_size,
               prefers ? BatchCause::kPreferred : BatchCause::kFull, options_.timeout};
     }
-    case BatchMode::kLevels: {
+    case BatchMode::kByLoad: {
       const auto level =
           std::find_if(options_.levels.begin(), options_.levels.end() - 1,
                        [&](const BatchLevel& l) { return waiting < l.below_waiting.value_or(0); });

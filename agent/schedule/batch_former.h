@@ -33,7 +33,7 @@
 
 namespace weir::schedule {
 
-enum class BatchMode { kFixed, kLevels, kLearned };
+enum class BatchMode { kFixed, kByLoad, kLearned };
 
 struct BatchLevel {
   std::optional<std::size_t> below_waiting;  ///< unset: any number
@@ -49,7 +49,7 @@ struct BatchOptions {
   Duration timeout = std::chrono::milliseconds(5);
   std::size_t preferred_batch_size = 16;  ///< kFixed only; <= max_batch_size
   BatchMode mode = BatchMode::kFixed;
-  std::vector<BatchLevel> levels;  ///< kLevels only: rising; empty: the default ones
+  std::vector<BatchLevel> levels;  ///< kByLoad only: rising; empty: the default ones
   std::size_t instances = 1;       ///< 1..64
 };
 

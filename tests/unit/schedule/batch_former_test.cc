@@ -36,7 +36,7 @@ BatchFormer experienced(Duration fixed, Duration item, Duration gap) {
 }
 
 TEST(BatchFormer, NeverStartsAnEmptyBatch) {
-  for (const BatchMode mode : {BatchMode::kFixed, BatchMode::kLevels, BatchMode::kLearned}) {
+  for (const BatchMode mode : {BatchMode::kFixed, BatchMode::kByLoad, BatchMode::kLearned}) {
     BatchFormer former(in_mode(mode));
     const BatchDecision decision = former.decide({}, kNow);
     EXPECT_EQ(decision.take, 0U);
@@ -100,7 +100,7 @@ TEST(BatchFormer, DoesNotRiskADeadlineBeforeItKnowsTheStepTime) {
 }
 
 TEST(BatchFormer, ChoosesALevelByTheNumberWaiting) {
-  BatchOptions options = in_mode(BatchMode::kLevels);
+  BatchOptions options = in_mode(BatchMode::kByLoad);
   options.max_batch_size = 100;
   BatchFormer former(options);
   EXPECT_EQ(former.decide(queue(9, {}), kNow).look_again, kNow + milliseconds(100));
@@ -112,14 +112,14 @@ TEST(BatchFormer, ChoosesALevelByTheNumberWaiting) {
 }
 
 TEST(BatchFormer, CapsLevelsAtTheLargestSize) {
-  BatchFormer former(in_mode(BatchMode::kLevels));
+  BatchFormer former(in_mode(BatchMode::kByLoad));
   const BatchDecision decision = former.decide(queue(40, {}), kNow);
   EXPECT_EQ(decision.take, 32U);
   EXPECT_EQ(decision.cause, BatchCause::kFull);
 }
 
 TEST(BatchFormer, TakesNoMoreThanTheLevelSays) {
-  BatchOptions options = in_mode(BatchMode::kLevels);
+  BatchOptions options = in_mode(BatchMode::kByLoad);
   options.levels = {{20, 4, milliseconds(1)}, {{}, 8, milliseconds(2)}};
   BatchFormer former(options);
   EXPECT_EQ(former.decide(queue(10, {}), kNow).take, 4U);
@@ -187,7 +187,7 @@ TEST(BatchFormer, AgreesWithASimpleModel) {
     return std::uniform_int_distribution<int>(low, high)(random);
   };
   for (int trial = 0; trial < 20000; ++trial) {
-    BatchOptions options = in_mode(draw(0, 1) == 0 ? BatchMode::kFixed : BatchMode::kLevels);
+    BatchOptions options = in_mode(draw(0, 1) == 0 ? BatchMode::kFixed : BatchMode::kByLoad);
     options.max_batch_size = static_cast<std::size_t>(draw(1, 64));
     options.preferred_batch_size =
         static_cast<std::size_t>(draw(1, static_cast<int>(options.max_batch_size)));
@@ -201,7 +201,7 @@ TEST(BatchFormer, AgreesWithASimpleModel) {
     std::size_t full = options.preferred_batch_size;
     std::size_t largest = options.max_batch_size;
     Duration window = options.timeout;
-    if (options.mode == BatchMode::kLevels) {
+    if (options.mode == BatchMode::kByLoad) {
       full = waiting < 10 ? 10 : waiting < 50 ? 50 : 100;
       full = largest = std::min(full, options.max_batch_size);
       window = milliseconds(waiting < 10 ? 100 : waiting < 50 ? 50 : 10);

@@ -108,7 +108,7 @@ TEST(BatchSimulation, NobodyIsLateForCompany) {
 }
 
 TEST(BatchSimulation, EverybodyIsServedInEveryMode) {
-  for (const BatchMode mode : {BatchMode::kFixed, BatchMode::kLevels, BatchMode::kLearned}) {
+  for (const BatchMode mode : {BatchMode::kFixed, BatchMode::kByLoad, BatchMode::kLearned}) {
     for (const std::size_t instances : {1U, 3U}) {
       BatchOptions options;
       options.mode = mode;
