@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <random>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -72,7 +73,8 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.preload = model.preload();
     options.queue = queue_options(model.queue(), config.admission());
     options.batch = batch_options(model.batch());
-    if (model.executor() == weir::v1::IDENTITY) options.identity = identity_options(model.identity());
+    if (model.executor() == weir::v1::IDENTITY)
+      options.identity = identity_options(model.identity());
     all.push_back(std::move(options));
   }
   return all;
@@ -196,6 +198,10 @@ std::shared_ptr<const kernel::Snapshot> Agent::LastSnapshot::kernel_snapshot() c
   return {report, &report->snapshot};
 }
 
+upstream::SlaReading Agent::LastSnapshot::sla_reading() const {
+  return policies_ != nullptr ? policies_->reading() : upstream::SlaReading{};
+}
+
 Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool take_over) {
   std::unique_ptr<Agent> agent(new Agent);
   agent->config_ = config;
@@ -242,14 +248,26 @@ Status Agent::serve(bool share_port) {
   auto models = model::Registry::create(model_options(config_), clock_);
   if (!models) return std::move(models).error();
   models_ = std::move(*models);
+  model::Executor& executor = with_policies();
 
   auto options = serve_options(config_.serve());
   if (!options) return std::move(options).error();
   options->share_port = share_port;
-  auto http = serve::HttpServer::create(*options, *models_, last_snapshot_, clock_);
+  auto http = serve::HttpServer::create(*options, executor, last_snapshot_, clock_);
   if (!http) return std::move(http).error();
   http_ = std::move(*http);
   return {};
+}
+
+model::Executor& Agent::with_policies() {
+  if (config_.sla().empty()) return *models_;
+  std::vector<upstream::SlaOptions> policies;
+  for (const auto& policy : config_.sla()) policies.push_back(upstream::sla_options(policy));
+  timer_thread_.emplace(clock_);
+  timers_.emplace(*timer_thread_);
+  policies_.emplace(std::move(policies), *models_, *timers_, clock_, std::random_device{}());
+  last_snapshot_.follow(*policies_);
+  return *policies_;
 }
 
 Status Agent::steer(milliseconds wait_for_lock) {

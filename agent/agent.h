@@ -21,8 +21,11 @@
 #include "agent/kernel/listen_steering.h"
 #include "agent/kernel/takeover.h"
 #include "agent/model/registry.h"
+#include "agent/schedule/timer.h"
 #include "agent/serve/http_server.h"
 #include "agent/telemetry/metrics_source.h"
+#include "agent/upstream/policy_executor.h"
+#include "agent/upstream/timers.h"
 #include "weir/v1/config.pb.h"
 
 namespace weir {
@@ -50,18 +53,23 @@ class Agent {
   static constexpr std::chrono::milliseconds kHandOverPoll{100};
 
  private:
-  /// /metrics reads what the control loop saw last.
+  /// /metrics reads what the control loop saw last, and what the policies did.
   class LastSnapshot final : public telemetry::MetricsSource {
    public:
     void follow(const balance::ControlLoop& control) { control_ = &control; }
+    void follow(const upstream::PolicyExecutor& policies) { policies_ = &policies; }
     [[nodiscard]] std::shared_ptr<const kernel::Snapshot> kernel_snapshot() const override;
+    [[nodiscard]] upstream::SlaReading sla_reading() const override;
 
    private:
     std::atomic<const balance::ControlLoop*> control_{nullptr};
+    const upstream::PolicyExecutor* policies_ = nullptr;  ///< set before the server starts
   };
 
   Agent() = default;
   Status serve(bool share_port);
+  /// What requests are submitted to.
+  [[nodiscard]] model::Executor& with_policies();
   Status steer(std::chrono::milliseconds wait_for_lock);
   [[nodiscard]] Status publish_without_local();
   void await_steered_connects();
@@ -80,7 +88,11 @@ class Agent {
   SteadyClock clock_;
   std::chrono::seconds drain_timeout_{0};
   LastSnapshot last_snapshot_;
+  // Set when there are policies. The timers outlive the models: requests that these end use them.
+  std::optional<schedule::TimerThread> timer_thread_;
+  std::optional<upstream::ThreadTimers> timers_;
   std::unique_ptr<model::Registry> models_;
+  std::optional<upstream::PolicyExecutor> policies_;   ///< in front of models_
   std::unique_ptr<kernel::ListenSteering> listeners_;  ///< null: the kernel chooses by hash
   std::unique_ptr<serve::HttpServer> http_;
   std::unique_ptr<kernel::DataPlane> data_plane_;   ///< null: kernel.enabled is false

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -28,6 +29,8 @@ constexpr std::string_view kModelNameChars =
 constexpr std::size_t kModelNameMax = 128;
 /// The backup pool of a service is called NAME.backup (agent/kernel), and its name is as bounded.
 constexpr std::size_t kNameMaxWithBackup = WEIR_NAME_LEN - 1 - std::string_view(".backup").size();
+
+constexpr std::array<std::string_view, 2> kSlaRoutes = {"/infer", "/v1/completions"};
 
 class Validator {
  public:
@@ -57,6 +60,9 @@ class Validator {
     }
     for (int i = 0; i < config.models_size(); ++i) {
       check_model(fmt::format("models[{}]", i), config.models(i));
+    }
+    for (int i = 0; i < config.sla_size(); ++i) {
+      check_sla(fmt::format("sla[{}]", i), config.sla(i));
     }
     check_control(config.control());
     check_log(config.log());
@@ -215,6 +221,42 @@ class Validator {
     }
   }
 
+  void check_sla(const std::string& path, const weir::v1::SlaPolicy& policy) {
+    const std::string& route = policy.route();
+    if (const auto [first, fresh] = sla_routes_.emplace(route, path); !fresh) {
+      problem(
+          path + ".route",
+          route.empty()
+              ? fmt::format("is missing, as in {}: one policy has all other routes", first->second)
+              : fmt::format("{} is used twice, first by {}", in_quotes(route), first->second));
+    }
+    const std::vector<std::string> routes(kSlaRoutes.begin(), kSlaRoutes.end());
+    if (!route.empty() && std::find(routes.begin(), routes.end(), route) == routes.end()) {
+      problem(path + ".route", fmt::format("{} is not one of {}{}", in_quotes(route),
+                                           fmt::join(routes, ", "), did_you_mean(route, routes)));
+    }
+    check_backup_model(path + ".fast_fail.backup_model", policy.fast_fail().backup_model());
+    weir::v1::Degrade degrade = policy.degrade();
+    fill_defaults(degrade);
+    if (degrade.enabled() && degrade.default_text().empty() &&
+        (degrade.cache_entries() == 0 || degrade.cache_bytes() == 0)) {
+      problem(path + ".degrade", "has nothing to answer with: no default_text, and no cache");
+    }
+  }
+
+  void check_backup_model(const std::string& path, const std::string& model) {
+    if (model.empty()) return;
+    if (!model_names_.contains(model)) {
+      std::vector<std::string> known;
+      for (const auto& [other, first_at] : model_names_) known.push_back(other);
+      problem(path,
+              fmt::format("there is no model {}{}", in_quotes(model), did_you_mean(model, known)));
+    } else if (model_names_.size() == 1) {
+      problem(path,
+              fmt::format("{} is the only model: it cannot stand in for itself", in_quotes(model)));
+    }
+  }
+
   /// Works on the file's own values: an unset bound is its default.
   void check_control(weir::v1::Control control) {
     const bool names_max = control.has_max_open_ms();
@@ -241,9 +283,12 @@ class Validator {
   std::map<std::string, std::string> service_names_;
   std::map<Endpoint, std::string> service_addresses_;
   std::map<std::string, std::string> model_names_;
+  std::map<std::string, std::string> sla_routes_;
 };
 
 }  // namespace
+
+std::span<const std::string_view> sla_routes() { return kSlaRoutes; }
 
 void validate(const weir::v1::Config& config, const SourceMap& sources, Problems& problems) {
   Validator(sources, problems).check(config);

@@ -6,7 +6,9 @@
 // Thread-safe: pure functions.
 #pragma once
 
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "agent/config/problems.h"
 #include "weir/v1/config.pb.h"
@@ -16,6 +18,9 @@ namespace weir::config {
 /// Adds every broken rule to `problems`. `config` is as read from the file, with or without its
 /// defaults.
 void validate(const weir::v1::Config& config, const SourceMap& sources, Problems& problems);
+
+/// The routes that an SLA policy may name: those that generate.
+[[nodiscard]] std::span<const std::string_view> sla_routes();
 
 /// Makes the path of each model absolute, relative ones starting at `folder`, and checks that it
 /// names a file that this process can read.

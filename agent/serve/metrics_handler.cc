@@ -12,6 +12,7 @@ void add_metrics(Router& router, const Services& services) {
     input.build_id = build_id();
     input.http = services.server.http_reading();
     input.models = services.executor.models();
+    input.sla = services.metrics.sla_reading();
     input.kernel = snapshot.get();
     Response response;
     response.content_type = telemetry::PrometheusText::kContentType;

@@ -6,6 +6,7 @@
 #include "agent/telemetry/catalogue.h"
 #include "agent/telemetry/kernel_metrics.h"
 #include "agent/telemetry/model_metrics.h"
+#include "agent/telemetry/sla_metrics.h"
 
 namespace weir::telemetry {
 namespace {
@@ -64,6 +65,7 @@ std::string render_metrics(const MetricsInput& input) {
   out.sample({{"build_id", input.build_id}}, std::uint64_t{1});
   render_http(out, input.http);
   render_model_metrics(out, input.models);
+  render_sla_metrics(out, input.sla);
   if (input.kernel != nullptr) render_kernel_metrics(out, *input.kernel);
   return std::move(out).take();
 }

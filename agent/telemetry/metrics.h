@@ -15,6 +15,7 @@
 #include "agent/model/generation.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/prometheus_text.h"
+#include "agent/upstream/sla_reading.h"
 
 namespace weir::telemetry {
 
@@ -22,6 +23,7 @@ struct MetricsInput {
   std::string_view build_id;
   HttpReading http;
   std::vector<model::ModelInfo> models;
+  upstream::SlaReading sla;
   /// Null: the kernel side is off, its families are left out.
   const kernel::Snapshot* kernel = nullptr;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where /metrics finds the kernel's numbers: the seam between the control loop, which owns the
-// maps, and the HTTP threads, which must not touch them.
+// Where /metrics finds the numbers of others: of the kernel, whose maps the control loop owns and
+// the HTTP threads must not touch, and of the SLA policies.
 //
 // Thread-safe: callable from any thread.
 #pragma once
@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "agent/kernel/data_plane.h"
+#include "agent/upstream/sla_reading.h"
 
 namespace weir::telemetry {
 
@@ -18,6 +19,8 @@ class MetricsSource {
   /// The last reading, shared and never changed again; null while the kernel side is off or has
   /// not been read yet. Must not block.
   [[nodiscard]] virtual std::shared_ptr<const kernel::Snapshot> kernel_snapshot() const = 0;
+  /// Empty without policies.
+  [[nodiscard]] virtual upstream::SlaReading sla_reading() const { return {}; }
 };
 
 }  // namespace weir::telemetry
