@@ -48,8 +48,9 @@ TEST(QueueConfig, KeepsWhatTheFileSays) {
 
 TEST(QueueConfig, RefusesALevelGivenTwice) {
   EXPECT_EQ(problem_with("{levels: [{level: 3, max_requests: 1}, {level: 3, max_tokens: 1}]}"),
-            "weir.yaml:4:52: models[0].queue.levels[1].level: \"3\" is used twice, first by "
-            "models[0].queue.levels[0].level");
+            kShipped +
+                ":4:57: models[0].queue.levels[1].level: \"3\" is used twice, first by "
+                "models[0].queue.levels[0].level");
 }
 
 TEST(QueueConfig, RefusesALevelWithoutNumberOrBound) {
