@@ -32,7 +32,7 @@ endif
 
 # The agent's folders, in the order in which they may depend on each other. MODULES="base kernel"
 # builds and tests only those.
-MODULES  ?= base config kernel health balance schedule admit model upstream telemetry serve ctl
+MODULES  ?= base config kernel health balance schedule admit model upstream telemetry serve ctl ctl/replay
 CTL_SRC  := agent/ctl/main.cc
 LIB_SRC  := $(filter-out $(CTL_SRC),$(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc)))
 UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The `weir` command: looks into the pinned maps, with or without a running agent. Exit status: 0
-// done, 1 failed, 2 used wrongly.
+// The `weir` command: looks into the pinned maps, with or without a running agent, and offers load
+// to inference servers. Exit status: 0 done, 1 failed, 2 used wrongly.
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -13,6 +13,7 @@
 #include "agent/ctl/detach.h"
 #include "agent/ctl/events.h"
 #include "agent/ctl/explain.h"
+#include "agent/ctl/replay/replay_command.h"
 #include "agent/ctl/status.h"
 
 namespace {
@@ -53,7 +54,9 @@ const CLI::Validator kAtLeastOne(
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Looks at what weir-agent has put into the kernel, and takes it out again.", "weir"};
+  CLI::App app{
+      "Looks at what weir-agent has put into the kernel, takes it out again, and offers load.",
+      "weir"};
   std::string pin_root = "/sys/fs/bpf/weir";
   bool json = false;
   app.add_option("--pin-root", pin_root, "Where the agent pins its maps (kernel.pin_root)")
@@ -88,6 +91,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   explain->add_flag("--json", json, "Print JSON, one object per line");
   explain->footer(std::string(weir::ctl::explain_help()));
+  weir::replay::ReplayCommand replay(app);
   app.add_subcommand("detach", "Remove what a stopped agent left behind");
 
   try {
@@ -97,9 +101,14 @@ int main(int argc, char** argv) {
     return used_wrongly(error.what());
   }
   if (app.get_subcommands().empty()) {
-    return used_wrongly("a subcommand is required: status, backends, events, explain or detach");
+    return used_wrongly(
+        "a subcommand is required: status, backends, events, explain, replay or detach");
   }
 
+  if (replay.parsed()) {
+    const weir::Status ended = replay.run();
+    return ended ? 0 : report(ended.error());
+  }
   if (events->parsed() || explain->parsed()) {
     events_options.json = explain_options.json = json;
     const weir::Status ended = events->parsed()
