@@ -217,6 +217,7 @@ int weir_adopt(struct bpf_iter__tcp* ctx) {
     return 0;
   }
   if (!server) {
+    bpf_get_socket_cookie(tcp); /* makes it, for those who can only read it */
     if (!watch(tcp)) sweep->unwatched++;
     weir_gauge_up(&be->in_flight);
     WEIR_ADD(&total->adopted, 1);

@@ -4,9 +4,11 @@
  * seen as its packets leave, by TCP sequence numbers; its response by one of two clocks over one
  * state machine (lib/request.bpf.h), of which user space loads one:
  *
- *   tracepoint  sock_recv_length: what the application read, when it read it. A BTF tracepoint of
- *               Linux 6.3 and later. At the server's end of a connection, it also tells how long a
- *               request lay unread. Does not see a client that takes its response with splice().
+ *   tracepoint  skb_copy_datagram_iovec: what is copied to the application, when it is. Programs
+ *               on tracepoints may look at payload in Linux 6.12 and later; before, from 6.3 on,
+ *               sock_recv_length tells how much was read, and packets are looked at as they come.
+ *               At the server's end of a connection, it also tells how long a request lay unread.
+ *               Does not see a client that takes its response with splice().
  *   skb         the packets of the response, by TCP sequence numbers.
  *
  * Why not the tracepoint sock_send_length for the start? The packets have to be looked at anyway,
@@ -200,7 +202,7 @@ static __always_inline bool is_request(struct __sk_buff* skb, struct weir_sk* sk
   return true;
 }
 
-/* ---- request clock: tracepoint ---- */
+/* ---- request clock: tracepoint, as requests leave ---- */
 
 /* When this packet was handed to TCP, more or less. TCP has just looked at the clock; to look again
  * would cost as much as all the rest. */
@@ -221,6 +223,130 @@ int weir_tp_out(struct __sk_buff* skb) {
   if (sk && is_request(skb, sk)) sent(sk, sent_ns(skb));
   return 1;
 }
+
+/* ---- request clock: tracepoint, payload as it is copied ---- */
+
+/* For programs on tracepoints: Linux 6.12. */
+extern int bpf_dynptr_from_skb(struct __sk_buff* skb, __u64 flags,
+                               struct bpf_dynptr* packet) __ksym __weak;
+extern void* bpf_rdonly_cast(const void* object, __u32 type) __ksym __weak;
+
+/* `object` as the struct that it is the beginning of. */
+#define WEIR_CAST(type, object) \
+  ((const struct type*)bpf_rdonly_cast(object, bpf_core_type_id_kernel(struct type)))
+
+/* Payload on its way from the receive queue to the application. */
+struct copied {
+  __u32 seq;
+  __u32 offset; /* in its packet, which begins with payload here */
+  __u32 packet_bytes;
+};
+
+static __always_inline bool is_interim_copied(const struct bpf_dynptr* packet, __u32 offset) {
+  __u8 status[WEIR_STATUS_BYTES];
+
+  return bpf_dynptr_read(status, sizeof(status), packet, offset, 0) == 0 &&
+         weir_is_interim(status, sizeof(status));
+}
+
+/* As weir_head_bytes(). */
+static __always_inline __u32 head_bytes_copied(const struct bpf_dynptr* packet, __u32 offset,
+                                               __u32 packet_bytes) {
+  struct weir_head_chunk chunk = {};
+
+  for (__u32 bytes = 0; bytes < 1024; bytes += WEIR_HEAD_CHUNK) {
+    __u32 at = offset + bytes;
+    int found;
+
+    if (at >= packet_bytes) return 0;
+    chunk.length = packet_bytes - at;
+    if (chunk.length > WEIR_HEAD_CHUNK) chunk.length = WEIR_HEAD_CHUNK;
+    if (bpf_dynptr_read(chunk.bytes, chunk.length, packet, at, 0) < 0) return 0;
+    found = weir_head_end(&chunk);
+    if (found > 0) return bytes + (__u32)found;
+  }
+  return 0;
+}
+
+/* As interim_bytes(). */
+static __noinline __u32 interim_bytes_copied(struct sk_buff* skb, struct weir_sk* sk,
+                                             const struct copied* copied) {
+  struct weir_total* total = weir_total_at(sk->backend);
+  __u32 offset = copied->offset, end = copied->packet_bytes;
+  struct bpf_dynptr packet;
+
+  if (!total || bpf_dynptr_from_skb((struct __sk_buff*)skb, 0, &packet) < 0) return 0;
+  for (int response = 0; response < WEIR_INTERIM_RESPONSES; response++) {
+    __u32 length;
+
+    if (!is_interim_copied(&packet, offset)) break;
+    WEIR_ADD(&total->interim, 1);
+    length = head_bytes_copied(&packet, offset, end);
+    if (length == 0) return end - copied->offset;
+    offset += length;
+  }
+  return offset - copied->offset;
+}
+
+/* Whether all that is copied, `bytes` from the queue's head on, are 1xx responses. */
+static __always_inline bool is_interim_read(struct sk_buff* skb, struct weir_sk* sk,
+                                            const struct tcp_sock* tcp, __u32 bytes) {
+  struct copied copied = {.seq = tcp->copied_seq, .packet_bytes = skb->len};
+  struct bpf_dynptr packet;
+  __u32 known = weir_interim_from(sk, copied.seq);
+
+  if (known) return bytes <= known;
+  copied.offset = copied.seq - WEIR_CAST(tcp_skb_cb, skb->cb)->seq;
+  if (bpf_dynptr_from_skb((struct __sk_buff*)skb, 0, &packet) < 0 ||
+      !is_interim_copied(&packet, copied.offset))
+    return false;
+  known = interim_bytes_copied(skb, sk, &copied);
+  weir_interim_seen(sk, copied.seq, known);
+  return bytes <= known;
+}
+
+/* Server: what came is being read. Measured once in a tick at most: of a connection that is served
+ * faster than that, nothing is to be learned that would be worth the time. When the last of it
+ * came, is when TCP looked at the clock last. */
+static __always_inline void request_copied(struct weir_sk* sk, const struct tcp_sock* tcp) {
+  __u64 tick = bpf_jiffies64(), came_ns, now_ns;
+  __u32 arrived_seq = tcp->rcv_nxt;
+
+  if (tick == sk->unread_tick || arrived_seq == sk->next_rx_seq) return;
+  sk->unread_tick = tick;
+  sk->next_rx_seq = arrived_seq;
+  came_ns = tcp->tcp_clock_cache;
+  now_ns = bpf_ktime_get_ns();
+  weir_record(sk->backend, WEIR_HIST_UNREAD, now_ns > came_ns ? now_ns - came_ns : 0);
+}
+
+/* Runs for every packet that any socket is read from, the owner of which it names. An application
+ * that peeks at its payload has seen it. */
+SEC("tp_btf/skb_copy_datagram_iovec")
+int BPF_PROG(weir_tp_copy, struct sk_buff* skb, int bytes) {
+  struct sock* socket = skb->sk;
+  struct weir_request_event event;
+  const struct tcp_sock* tcp;
+  struct weir_sk* sk;
+
+  if (!socket || bytes <= 0) return 0;
+  sk = bpf_sk_storage_get(&weir_sk, socket, 0, 0);
+  if (!sk) return 0;
+  tcp = WEIR_CAST(tcp_sock, socket);
+  if (sk->flags & WEIR_SK_SERVER) {
+    request_copied(sk, tcp);
+    return 0;
+  }
+  if (WEIR_READ_ONCE(sk->phase) == WEIR_PHASE_WAITING &&
+      is_interim_read(skb, sk, tcp, (__u32)bytes))
+    return 0;
+  /* Helpers take no socket from here; the cookie was made when its state was. */
+  if (received(sk, &event))
+    report(sk, &event, (__u64)WEIR_CAST(sock, socket)->__sk_common.skc_cookie.counter);
+  return 0;
+}
+
+/* ---- request clock: tracepoint, before Linux 6.12 ---- */
 
 /* Not retransmitted: neither taken in already, nor to be kept for later. */
 static __always_inline bool is_next(struct __sk_buff* skb, const struct segment* segment) {

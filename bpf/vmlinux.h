@@ -67,6 +67,10 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -80,6 +84,7 @@ struct sock_common {
 	};
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 };
 
 struct sock {
@@ -98,6 +103,16 @@ struct tcp_sock {
 	__u64 bytes_acked;
 	__u64 tcp_clock_cache;
 	__u8 bpf_sock_ops_cb_flags;
+};
+
+struct tcp_skb_cb {
+	__u32 seq;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	unsigned int len;
+	char cb[48];
 };
 
 #pragma clang attribute pop
@@ -123,6 +138,10 @@ enum {
 
 enum {
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
+};
+
+struct bpf_dynptr {
+	__u64 __opaque[2];
 };
 
 struct bpf_iter_meta;

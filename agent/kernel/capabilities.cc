@@ -56,6 +56,10 @@ constexpr std::array kRows = {
         kRequired},
     Row{Feature::kSetRetval, "errno of a refused connect", "5.18", "ECONNREFUSED",
         "EPERM instead of ECONNREFUSED", Use::kFallback},
+    Row{Feature::kTracepointPayload, "payload at tracepoints", "6.12",
+        "responses are looked at as they are read",
+        "responses are looked at packet by packet as they come: more CPU per request",
+        Use::kFallback},
     Row{Feature::kSockDestroy, "bpf_sock_destroy", "6.5",
         "an opening breaker can end idle connections",
         "idle connections stay when a breaker opens: pooled ones fail one by one", Use::kMissing},
@@ -102,7 +106,7 @@ Capabilities describe_kernel(std::optional<weir_request_clock> clock, const Kern
       clock.value_or(tracepoint ? WEIR_CLOCK_TRACEPOINT : WEIR_CLOCK_SKB);
   table.push_back(clock_row("request clock: tracepoint", "6.3", tracepoint,
                             used == WEIR_CLOCK_TRACEPOINT,
-                            tracepoint ? "sock_recv_length, payload in cgroup_skb"
+                            tracepoint ? "responses as they are read, requests in cgroup_skb"
                                        : tracepoints.how + "; the skb clock runs per packet and "
                                                            "reads up to 0.1 ms more"));
   table.push_back(clock_row("request clock: skb", "4.10", skb, used == WEIR_CLOCK_SKB,

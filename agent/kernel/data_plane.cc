@@ -59,13 +59,13 @@ Status check_required(const Capabilities& capabilities) {
   return {};
 }
 
-/// The programs that an agent with this request clock uses, not loaded yet.
-Result<Skeleton> open_programs(weir_request_clock clock, const KernelProbe& kernel) {
+/// The programs that an agent which sees requests in this way uses, not loaded yet.
+Result<Skeleton> open_programs(const RequestHooks& requests, const KernelProbe& kernel) {
   Skeleton skeleton(weir_bpf__open());
   if (!skeleton) return os_error(errno, "cannot open the embedded programs");
   for (const Hook& hook : kHooks) {
     bpf_program__set_autoload(bpf_object__find_program_by_name(skeleton->obj, hook.program),
-                              wanted(hook, clock));
+                              wanted(hook, requests));
   }
   SocketSweeps::select(skeleton->obj);
   if (!kernel.has(Feature::kSockDestroy)) {
@@ -234,7 +234,8 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
                                              bool adopted, const KernelProbe& kernel) {
   auto foreign = look_for_others(pins, cgroup);
   if (!foreign) return std::move(foreign).error();
-  auto skeleton = open_programs(clock, kernel);
+  const RequestHooks requests{clock, kernel.has(Feature::kTracepointPayload)};
+  auto skeleton = open_programs(requests, kernel);
   if (!skeleton) return std::move(skeleton).error();
   bpf_object* const object = (*skeleton)->obj;
   auto upgrade = Upgrade::prepare(object, pins, backends_needed(options.services));
@@ -264,7 +265,7 @@ Result<std::unique_ptr<DataPlane>> attach_at(PinDir& pins, const DataPlane::Opti
   // Last: a program never runs before its tables are there.
   if (Status begun = upgrade->begin(*maps, tables); !begun) return std::move(begun).error();
   const AttachTarget target{cgroup.fd.get(), cgroup.id};
-  auto replaced = attach_hooks(object, pins, target, clock);
+  auto replaced = attach_hooks(object, pins, target, requests);
   if (!replaced) return std::move(replaced).error();
   if (Status done = upgrade->finish(*maps, *replaced); !done) return std::move(done).error();
   if (Status done = pins.remove_former(); !done) return std::move(done).error();

@@ -94,8 +94,9 @@ Status attach_one(bpf_object* object, const Hook& hook, const PinDir& pins,
 
 }  // namespace
 
-bool wanted(const Hook& hook, weir_request_clock clock) {
-  return !hook.clock || *hook.clock == clock;
+bool wanted(const Hook& hook, const RequestHooks& requests) {
+  return (!hook.clock || *hook.clock == requests.clock) &&
+         (!hook.copied_payload || *hook.copied_payload == requests.copied_payload);
 }
 
 Result<std::vector<std::uint32_t>> attached_programs(const PinDir& pins) {
@@ -108,11 +109,11 @@ Result<std::vector<std::uint32_t>> attached_programs(const PinDir& pins) {
 
 Result<std::vector<std::uint32_t>> attach_hooks(bpf_object* object, const PinDir& pins,
                                                 const AttachTarget& target,
-                                                weir_request_clock clock) {
+                                                const RequestHooks& requests) {
   auto pinned = open_links(pins);
   if (!pinned) return std::move(pinned).error();
   for (const Hook& hook : kHooks) {
-    if (!wanted(hook, clock)) continue;
+    if (!wanted(hook, requests)) continue;
     if (Status done = attach_one(object, hook, pins, target, *pinned); !done) {
       return std::move(done).error();
     }

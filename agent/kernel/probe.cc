@@ -13,6 +13,7 @@
 #include <fstream>
 #include <initializer_list>
 #include <memory>
+#include <span>
 
 #include "agent/kernel/fd.h"
 #include "agent/kernel/listen_steering.h"
@@ -23,13 +24,30 @@ namespace {
 
 using Finding = KernelProbe::Finding;
 
-/// A program that returns 1, or 0 where 1 is no verdict; the errno of the refusal in `refused`.
-Fd load_tiny(bpf_prog_type type, bpf_attach_type attach, int& refused, std::uint32_t btf_id = 0) {
-  const bool returns_nothing = type == BPF_PROG_TYPE_TRACING || type == BPF_PROG_TYPE_SYSCALL;
-  std::array<bpf_insn, 2> code{};
-  code[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
-  code[0].imm = returns_nothing ? 0 : 1;
-  code[1].code = BPF_JMP | BPF_EXIT;
+struct FreeBtf {
+  void operator()(btf* types) const { btf__free(types); }
+};
+using KernelTypes = std::unique_ptr<btf, FreeBtf>;
+
+constexpr bpf_insn instruction(unsigned code, unsigned to, unsigned from, int offset, int value) {
+  bpf_insn made{};
+  made.code = static_cast<__u8>(code);
+  made.dst_reg = static_cast<__u8>(to & 0xf);
+  made.src_reg = static_cast<__u8>(from & 0xf);
+  made.off = static_cast<__s16>(offset);
+  made.imm = value;
+  return made;
+}
+
+constexpr bpf_insn set(unsigned to, int value) {
+  return instruction(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value);
+}
+
+constexpr bpf_insn kExit = instruction(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+
+/// The errno of a refusal in `refused`.
+Fd load(bpf_prog_type type, bpf_attach_type attach, std::span<const bpf_insn> code, int& refused,
+        std::uint32_t btf_id) {
   bpf_prog_load_opts options{};
   options.sz = sizeof(options);
   options.expected_attach_type = attach;
@@ -38,6 +56,13 @@ Fd load_tiny(bpf_prog_type type, bpf_attach_type attach, int& refused, std::uint
   Fd fd(bpf_prog_load(type, "weir_probe", "GPL", code.data(), code.size(), &options));
   refused = fd.valid() ? 0 : errno;
   return fd;
+}
+
+/// A program that returns 1, or 0 where 1 is no verdict.
+Fd load_tiny(bpf_prog_type type, bpf_attach_type attach, int& refused, std::uint32_t btf_id = 0) {
+  const bool returns_nothing = type == BPF_PROG_TYPE_TRACING || type == BPF_PROG_TYPE_SYSCALL;
+  const std::array code{set(BPF_REG_0, returns_nothing ? 0 : 1), kExit};
+  return load(type, attach, code, refused, btf_id);
 }
 
 Finding loads(bpf_prog_type type, bpf_attach_type attach) {
@@ -59,6 +84,33 @@ Finding loads_on(bpf_attach_type attach, std::initializer_list<const char*> name
   return {true, ""};
 }
 
+/// Whether a program on a tracepoint may look into the packet that it is given: one that does
+/// nothing else.
+Finding probe_tracepoint_payload() {
+  constexpr char kTracepoint[] = "skb_copy_datagram_iovec";
+  constexpr char kFunction[] = "bpf_dynptr_from_skb";
+  const int tracepoint = libbpf_find_vmlinux_btf_id(kTracepoint, BPF_TRACE_RAW_TP);
+  if (tracepoint <= 0) return {false, std::string("no ") + kTracepoint};
+  const KernelTypes types(btf__load_vmlinux_btf());
+  const int function =
+      types ? btf__find_by_name_kind(types.get(), kFunction, BTF_KIND_FUNC) : -ENOENT;
+  if (function <= 0) return {false, std::string("no ") + kFunction};
+  constexpr int kDynptrBytes = 16;
+  const std::array code{
+      instruction(BPF_LDX | BPF_MEM | BPF_DW, BPF_REG_1, BPF_REG_1, 0, 0),  // the packet
+      set(BPF_REG_2, 0),                                                    // flags
+      instruction(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_3, BPF_REG_10, 0, 0),
+      instruction(BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_3, 0, 0, -kDynptrBytes),
+      instruction(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, function),
+      set(BPF_REG_0, 0),
+      kExit,
+  };
+  int refused = 0;
+  const Fd program = load(BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP, code, refused,
+                          static_cast<std::uint32_t>(tracepoint));
+  return {program.valid(), program.valid() ? kTracepoint : std::strerror(refused)};
+}
+
 /// Asks for a link on an invalid cgroup: a kernel that knows cgroup links misses the cgroup
 /// (EBADF), another one the command (EINVAL).
 Finding probe_cgroup_link() {
@@ -72,10 +124,7 @@ Finding probe_cgroup_link() {
 /// Whether the kernel's own types have an enumerator of this name: options of helpers have no other
 /// trace that could be seen without using them.
 bool has_enumerator(const char* wanted) {
-  struct FreeBtf {
-    void operator()(btf* types) const { btf__free(types); }
-  };
-  const std::unique_ptr<btf, FreeBtf> types(btf__load_vmlinux_btf());
+  const KernelTypes types(btf__load_vmlinux_btf());
   if (!types) return false;
   for (std::uint32_t id = 1; id < btf__type_cnt(types.get()); ++id) {
     const btf_type* const type = btf__type_by_id(types.get(), id);
@@ -152,6 +201,8 @@ class RunningKernel final : public KernelProbe {
                 ""};
       case Feature::kTracepoints:
         return loads_on(BPF_TRACE_RAW_TP, {"sock_recv_length"});
+      case Feature::kTracepointPayload:
+        return probe_tracepoint_payload();
       case Feature::kCgroupSkb:
         return loads(BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS);
       case Feature::kSockDestroy:

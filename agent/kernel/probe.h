@@ -33,6 +33,7 @@ enum class Feature : std::size_t {
   kStorageIterator,
   kSetRetval,
   kTracepoints,
+  kTracepointPayload,
   kCgroupSkb,
   kSockDestroy,
   kWatchFromIterator,

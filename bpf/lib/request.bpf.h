@@ -176,6 +176,22 @@ WEIR_INLINE int weir_interim_read(struct weir_sk* sk, weir_u32 bytes) {
          bytes <= interim;
 }
 
+/* 1xx responses reach no further than this beyond what was read: a packet is shorter. */
+#define WEIR_INTERIM_REACH (1u << 20)
+
+/* Tracepoint clock, payload as it is copied: the `bytes` from `seq` on are 1xx responses. */
+WEIR_INLINE void weir_interim_seen(struct weir_sk* sk, weir_u32 seq, weir_u32 bytes) {
+  sk->next_rx_seq = seq + bytes;
+}
+
+/* How many bytes from `seq` on are known to be. Asked again of the same bytes (MSG_PEEK) it says the
+ * same. */
+WEIR_INLINE weir_u32 weir_interim_from(const struct weir_sk* sk, weir_u32 seq) {
+  weir_u32 bytes = sk->next_rx_seq - seq;
+
+  return bytes <= WEIR_INTERIM_REACH ? bytes : 0;
+}
+
 /* Whether a segment brings bytes not seen before; advances `next` past them. Keeps
  * retransmissions, keep-alive and window probes from resetting the request clock. */
 WEIR_INLINE int weir_seq_advance(weir_u32* next, weir_u32 seq, weir_u32 payload_bytes) {

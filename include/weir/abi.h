@@ -91,7 +91,7 @@ WEIR_STATIC_ASSERT(sizeof(struct weir_meta) == 80, "weir_meta");
 /* Where request and response bytes are seen. */
 enum weir_request_clock {
   WEIR_CLOCK_NONE = 0,       /* nowhere: connections are counted, requests are not */
-  WEIR_CLOCK_TRACEPOINT = 1, /* responses by tp_btf sock_recv_length */
+  WEIR_CLOCK_TRACEPOINT = 1, /* responses by a tracepoint, as they are read */
   WEIR_CLOCK_SKB = 2,        /* responses, too, by cgroup_skb with a TCP sequence check */
 };
 
@@ -333,8 +333,10 @@ struct weir_sk {
   weir_u32 flags;               /* enum weir_sk_flags */
   weir_u32 requests;            /* responses begun on this connection */
   weir_u32 next_tx_seq;         /* first sequence number not yet sent */
-  weir_u32 next_rx_seq;         /* skb clock: first sequence number not yet received */
-  weir_u32 interim_bytes;       /* tracepoint clock: of what is unread, the first so many bytes are
+  weir_u32 next_rx_seq;         /* skb clock: first sequence number not yet received; tracepoint
+                                   clock: the one behind the last 1xx response, at a server behind
+                                   what had come at the last measured read */
+  weir_u32 interim_bytes;       /* before Linux 6.12: of what is unread, the first so many bytes are
                                    1xx responses */
   weir_u64 connect_ns;          /* when the SYN left; 0 once its outcome is counted */
   weir_u64 opened_ns;           /* the same, kept */
@@ -342,8 +344,9 @@ struct weir_sk {
   weir_u64 request_ns;          /* when the last byte of the request was sent */
   weir_u64 first_byte_ns;       /* when the first byte of the response came */
   weir_u64 last_byte_ns;        /* when the last byte of the response came, so far */
-  weir_u64 unread_ns;           /* server side: when bytes came that wait to be read; 0: none */
-  weir_u64 unread_tick;         /* the same in jiffies, kept */
+  weir_u64 unread_ns;           /* server side before Linux 6.12: when bytes came that wait to be
+                                   read; 0: none */
+  weir_u64 unread_tick;         /* server side: when that was measured last; jiffies */
   weir_u64 counted_sent;        /* part of bytes_sent that is in weir_total already */
   weir_u64 counted_received;    /* part of bytes_received that is in weir_total already */
   weir_u64 census;              /* recount that saw this socket last */

@@ -39,6 +39,24 @@ TEST_F(Fallback, Trap15WithoutTracepointsRequestsAreSeenInPackets) {
   EXPECT_FALSE(programs().contains("weir_tp_recv"));
 }
 
+TEST_F(Fallback, WithoutPayloadAtTracepointsItIsLookedAtInPackets) {
+  auto attached = attach_without({Feature::kTracepointPayload}, server_.address());
+  ASSERT_TRUE(attached.ok()) << attached.error().message;
+  plane_ = std::move(*attached);
+  EXPECT_EQ(snapshot().meta.request_clock, weir_u32{WEIR_CLOCK_TRACEPOINT});
+  EXPECT_TRUE(programs().contains("weir_tp_in"));
+  EXPECT_TRUE(programs().contains("weir_tp_recv"));
+  EXPECT_FALSE(programs().contains("weir_tp_copy"));
+  plane_.reset();
+  if (!running_kernel().has(Feature::kTracepointPayload)) return;
+
+  // The same kernel, made newer: no link of the other way is left.
+  attach({service(kService, {server_.address()})}, {1});
+  EXPECT_TRUE(programs().contains("weir_tp_copy"));
+  EXPECT_FALSE(programs().contains("weir_tp_in"));
+  EXPECT_FALSE(programs().contains("weir_tp_recv"));
+}
+
 TEST_F(Fallback, WithoutAnyClockConnectionsAreStillSteeredAndCounted) {
   auto attached = attach_without({Feature::kTracepoints, Feature::kCgroupSkb}, server_.address());
   ASSERT_TRUE(attached.ok()) << attached.error().message;

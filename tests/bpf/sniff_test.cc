@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the payload tells of requests: interim responses, HTTP/2, TLS. On real sockets, with each of
-// the two request clocks.
+// What the payload tells of requests: interim responses, HTTP/2, TLS. On real sockets, with each
+// way to see them.
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cstdio>
 #include <filesystem>
 
@@ -25,7 +26,7 @@ constexpr std::string_view kFinal = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\
 constexpr auto kThinking = 30ms;
 
 class Sniff : public ObserveTest {};
-WEIR_WITH_BOTH_CLOCKS(Sniff);
+WEIR_WITH_EVERY_SIGHT(Sniff);
 
 TEST_P(Sniff, EarlyHintsAreNotTheFirstByte) {
   const ScriptedServer server([](int fd) {
@@ -101,6 +102,34 @@ TEST_P(Sniff, FinalResponseBehindInterimOnesInOneSegmentCounts) {
   EXPECT_EQ(reading.interim, 6U);
   EXPECT_EQ(reading.ttfb().count(), 3U);
   EXPECT_EQ(reading.histogram(WEIR_HIST_DURATION).count(), 3U);
+  expect_settled();
+}
+
+/// Looked at again and again before it is read: counted once, and no first byte by any piece.
+TEST_P(Sniff, PeekedInterimResponseIsStillOne) {
+  const ScriptedServer server([](int fd) {
+    receive(fd, kRequest.size());
+    send_text(fd, kContinue);
+    receive(fd, kRequest.size());
+    std::this_thread::sleep_for(kThinking);
+    send_text(fd, kFinal);
+    drain(fd);
+  });
+  observe(server.address());
+  EXPECT_TRUE(exchange([](int fd) {
+    std::array<char, 64> buffer{};
+    if (!send_text(fd, kRequest)) return false;
+    for (const std::size_t bytes : {std::size_t{1}, std::size_t{20}, kContinue.size()}) {
+      if (recv(fd, buffer.data(), bytes, MSG_PEEK | MSG_WAITALL) <= 0) return false;
+    }
+    return receive(fd, kContinue.size()) == kContinue && send_text(fd, kRequest) &&
+           receive(fd, kFinal.size()) == kFinal;
+  }));
+  const BackendReading reading = backend(0);
+  EXPECT_EQ(reading.requests, 1U);
+  EXPECT_EQ(reading.interim, 1U);
+  ASSERT_EQ(reading.ttfb().count(), 1U);
+  EXPECT_GE(*reading.ttfb().mean(), kThinking);
   expect_settled();
 }
 

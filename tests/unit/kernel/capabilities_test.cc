@@ -25,7 +25,7 @@ Capabilities without(std::set<Feature> missing, std::optional<weir_request_clock
 
 TEST(Capabilities, AKernelWithEverythingUsesAllButTheOtherClock) {
   const Capabilities table = without({});
-  EXPECT_EQ(table.size(), 23U);
+  EXPECT_EQ(table.size(), 24U);
   for (const Capability& capability : table) {
     const bool is_other_clock = capability.name == "request clock: skb";
     EXPECT_EQ(capability.use, is_other_clock ? Use::kFallback : Use::kUsed) << capability.name;
@@ -65,6 +65,13 @@ TEST(Capabilities, WithoutTracepointsTheOtherClockIsUsed) {
   const Capabilities table = without({Feature::kTracepoints});
   EXPECT_EQ(row(table, "request clock: tracepoint").use, Use::kMissing);
   EXPECT_EQ(row(table, "request clock: skb").use, Use::kUsed);
+}
+
+TEST(Capabilities, WithoutPayloadAtTracepointsTheClockStays) {
+  const Capabilities table = without({Feature::kTracepointPayload});
+  EXPECT_EQ(row(table, "payload at tracepoints").use, Use::kFallback);
+  EXPECT_FALSE(row(table, "payload at tracepoints").required);
+  EXPECT_EQ(row(table, "request clock: tracepoint").use, Use::kUsed);
 }
 
 TEST(Capabilities, AForcedClockIsTheOneInUse) {

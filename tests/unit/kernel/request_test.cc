@@ -165,6 +165,20 @@ TEST(Request, InterimBytesAreReadBeforeTheResponse) {
   EXPECT_EQ(sk.interim_bytes, 0U);
 }
 
+TEST(Request, InterimResponsesReachFromWhereTheyWereSeen) {
+  weir_sk sk{};
+  sk.next_rx_seq = 1000;  // of the handshake
+  EXPECT_EQ(weir_interim_from(&sk, 1000), 0U);
+  EXPECT_EQ(weir_interim_from(&sk, 5000), 0U) << "long past";
+
+  weir_interim_seen(&sk, 0xfffffff0U, 25);  // across the end of the sequence numbers
+  EXPECT_EQ(weir_interim_from(&sk, 0xfffffff0U), 25U);
+  EXPECT_EQ(weir_interim_from(&sk, 0xfffffff0U), 25U) << "peeked at";
+  EXPECT_EQ(weir_interim_from(&sk, 4), 5U);
+  EXPECT_EQ(weir_interim_from(&sk, 9), 0U);
+  EXPECT_EQ(weir_interim_from(&sk, 9 + 0x80000000U), 0U) << "half a round of numbers later";
+}
+
 TEST(Request, FlagsSetAtOnceAreAllKept) {
   weir_sk sk{};
   {
