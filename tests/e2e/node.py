@@ -49,13 +49,13 @@ class Agent(Resource):
     """weir-agent with its own pin root. Closing detaches, whatever state it is in.
 
     `services` and `models` are lists as in the configuration file, `control`, `serve` and `kernel`
-    its sections. Without a cgroup the kernel side is off.
+    its sections, `sections` further ones. Without a cgroup the kernel side is off.
     """
 
     _count = 0
 
     def __init__(self, cgroup=None, services=(), models=(), control=None, serve=None,
-                 kernel=None, netns=None):
+                 kernel=None, netns=None, **sections):
         Agent._count += 1
         self.pin_root = BPFFS / f"weir-e2e-{os.getpid()}-{Agent._count}"
         self._scratch = Scratch()
@@ -64,6 +64,7 @@ class Agent(Resource):
             "kernel": {"enabled": cgroup is not None, **(kernel or {})},
             "services": list(services),
             "models": list(models),
+            **sections,
         }
         if cgroup is not None:
             config["kernel"].update(cgroup=str(cgroup.path), pin_root=str(self.pin_root))
