@@ -178,7 +178,7 @@ $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 
 CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
-TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client)
+TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep)
 
 TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
 
@@ -198,7 +198,11 @@ $(BIN)/weir-ttfb-client: $(OBJ)/tests/bench/ttfb_client.o $(TOOL_OBJ) $(BUILD)/l
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe
+$(BIN)/weir-batch-sweep: $(OBJ)/tests/bench/batch_sweep.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -227,7 +231,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe
+BENCHES := steer observe batch
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -235,6 +239,7 @@ bench: ## every benchmark (root)
 
 bench-steer: ## what steering, observing and a pick cost, beside one nginx proxy (root)
 bench-observe: ## the kernel's time to first byte against the client's own clock (root)
+bench-batch: ## throughput and p99 of the batching policies, over window, size and load
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools

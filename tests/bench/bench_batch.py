@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the batching policies are worth: throughput and p99 over window x batch x load.
+
+The model is a cost that is waited for, of several shapes of step_time(n). Every policy serves the
+same arrivals, an open Poisson loop, at shares of the shape's own capacity, which is the best
+n / step_time(n) up to 32 members. Fixed settings are a grid of sizes and windows; `levels` and
+`learned` have no setting.
+
+For each shape and each bound on p99 (2.5, 4 and 8 times what one request takes alone, the range from
+low to high load) a policy's throughput is the highest load whose p99 is within the bound, between
+measured loads interpolated on the logarithm of p99. `learned_vs_best_fixed` is the throughput of
+`learned` over that of the fixed setting that is best for this very shape and bound: the worst case
+over all of them, each the median of the rounds. Nobody can choose another setting for each load;
+that is what makes it a hard peer.
+
+In a round all policies serve the same arrivals, and their order rotates. Writes everything to
+build/bench/batch.json. The last line is `RESULT {json}`. Exit status: 1 when a request was lost.
+Needs `make bin tools`, no root.
+"""
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import rig
+from rig import BIN, spread
+
+MAX_BATCH = 32
+LOADS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.95)
+BOUNDS = (2.5, 4, 8)
+FIXED = ([(size, 0) for size in (1, 4, 8, 16, 32)]
+         + [(size, window) for size in (8, 32) for window in (1000, 5000)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    name: str
+    batch_us: float
+    item_us: float
+    cache_items: int = 0
+    beyond_us: float = 0
+    tile: int = 1
+
+    def step_us(self, size):
+        charged = -(-size // self.tile) * self.tile
+        over = max(0, size - self.cache_items) if self.cache_items else 0
+        return self.batch_us + self.item_us * charged + self.beyond_us * over
+
+    def capacity(self):
+        """Requests per second."""
+        return max(n / self.step_us(n) for n in range(1, MAX_BATCH + 1)) * 1e6
+
+    def arguments(self):
+        return ["--batch-us", self.batch_us, "--item-us", self.item_us, "--cache-items",
+                self.cache_items, "--beyond-us", self.beyond_us, "--tile", self.tile]
+
+
+SHAPES = (
+    Shape("large fixed part", 5000, 50),
+    Shape("both", 1000, 100),
+    Shape("small fixed part", 100, 500),
+    Shape("tiles of eight", 0, 250, tile=8),
+    Shape("cache of sixteen", 1000, 50, cache_items=16, beyond_us=400),
+)
+
+
+def policies():
+    """{name: arguments}."""
+    found = {}
+    for size, window in FIXED:
+        found[f"fixed {size:2} x {window / 1000:g} ms"] = [
+            "--mode", "fixed", "--max-batch", size, "--preferred", size, "--window-us", window]
+    found["levels"] = ["--mode", "levels", "--max-batch", MAX_BATCH]
+    found["learned"] = ["--mode", "learned", "--max-batch", MAX_BATCH]
+    return found
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.8, help="measured, of one run")
+    parser.add_argument("--warmup", type=float, default=0.4, help="before that; `learned` learns")
+    parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
+                        default=list(SHAPES), help="numbers, from 0")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("there is at least one round")
+    return arguments
+
+
+def measure(shape, policy, load, seed, arguments):
+    argv = [BIN / "weir-batch-sweep", *shape.arguments(), *policy, "--rate",
+            load * shape.capacity(), "--seconds", arguments.seconds, "--warmup", arguments.warmup,
+            "--seed", seed]
+    run = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120)
+    assert run.stdout.startswith("{"), f"{argv}: {run.returncode} {run.stdout}{run.stderr}"
+    return {**json.loads(run.stdout), "failed": run.returncode != 0}
+
+
+def run_round(number, arguments):
+    """[{"shape", "policy", "load", "round", ...}]."""
+    runs, known = [], policies()
+    for shape in arguments.shapes:
+        for place, load in enumerate(LOADS):
+            names = list(known)
+            turn = (number + place) % len(names)
+            for name in names[turn:] + names[:turn]:
+                report = measure(shape, known[name], load, number * 1000 + place + 1, arguments)
+                runs.append({"shape": shape.name, "policy": name, "load": load, "round": number,
+                             **report})
+        print(f"  round {number + 1}/{arguments.rounds}  {shape.name}", flush=True)
+    return runs
+
+
+# ---- what it means -----------------------------------------------------------------------------
+
+def load_within(bound_us, curve):
+    """The highest load whose p99 is within the bound; `curve` is [(load, p99_us)], rising loads.
+    None when already the least load is beyond."""
+    highest, worst = None, 0.0
+    for (load, p99_us) in curve:
+        before, worst = worst, max(worst, p99_us)  # noise must not open what was closed
+        if worst <= bound_us:
+            highest, last_load = load, load
+            continue
+        if highest is None:
+            return None
+        share = math.log(bound_us / before) / math.log(worst / before)
+        return last_load + share * (load - last_load)
+    return highest
+
+
+def throughputs(runs, shape, bound):
+    """{policy: [load within the bound, one per round]}, as shares of capacity."""
+    found = {}
+    for name in policies():
+        rounds = sorted({r["round"] for r in runs})
+        curves = [[(r["load"], r["p99_us"]) for r in runs
+                   if (r["shape"], r["policy"], r["round"]) == (shape.name, name, number)]
+                  for number in rounds]
+        found[name] = [load_within(bound * shape.step_us(1), curve) or 0.0 for curve in curves]
+    return found
+
+
+def compare(runs, shapes):
+    """[{"shape", "bound", "best", "learned", "levels", "ratio": spread}]"""
+    found = []
+    for shape in shapes:
+        for bound in BOUNDS:
+            reached = throughputs(runs, shape, bound)
+            fixed = {n: statistics.median(v) for n, v in reached.items() if n.startswith("fixed")}
+            best = max(fixed, key=fixed.get)
+            if fixed[best] == 0:
+                continue  # no policy can: not even one at the least load
+            ratios = [mine / its for mine, its in zip(reached["learned"], reached[best]) if its]
+            found.append({"shape": shape.name, "bound": bound, "best": best,
+                          "best_load": fixed[best],
+                          "learned_load": statistics.median(reached["learned"]),
+                          "levels_load": statistics.median(reached["levels"]),
+                          "ratio": spread(ratios)})
+    return found
+
+
+def print_tables(runs, shapes):
+    for shape in shapes:
+        print(f"\n{shape.name}: p99 in ms (mean batch) by load; capacity "
+              f"{shape.capacity():.0f}/s, one alone takes {shape.step_us(1) / 1000:g} ms")
+        print(" " * 19 + "".join(f"{load:>15.0%}" for load in LOADS))
+        for name in policies():
+            cells = []
+            for load in LOADS:
+                mine = [r for r in runs if (r["shape"], r["policy"], r["load"])
+                        == (shape.name, name, load)]
+                p99_ms = statistics.median(r["p99_us"] for r in mine) / 1000
+                batch = statistics.median(r["mean_batch"] for r in mine)
+                cells.append(f"{p99_ms:8.2f} ({batch:4.1f})")
+            print(f"  {name:17}" + "".join(f"{cell:>15}" for cell in cells))
+
+
+def print_comparison(found):
+    print("\nload that is served within a bound on p99, as a share of capacity")
+    print(f"  {'shape':18}{'p99 <=':>8}{'learned':>9}{'levels':>8}   "
+          f"{'best fixed':27}learned / best fixed")
+    for row in found:
+        r = row["ratio"]
+        print(f"  {row['shape']:18}{row['bound']:7g}x{row['learned_load']:9.3f}"
+              f"{row['levels_load']:8.3f}   {row['best']:19}{row['best_load']:6.3f}  "
+              f"x{r['median']:.3f} ({r['min']:.3f}..{r['max']:.3f})")
+
+
+def main():
+    arguments = parse_arguments()
+    if not (BIN / "weir-batch-sweep").exists():
+        sys.exit(f"bench_batch: {BIN} has no weir-batch-sweep: run `make bin tools`")
+    started, machine = time.time(), rig.machine()
+    runs = []
+    for number in range(arguments.rounds):
+        runs += run_round(number, arguments)
+    found = compare(runs, arguments.shapes)
+    print_tables(runs, arguments.shapes)
+    print_comparison(found)
+    worst = min(found, key=lambda row: row["ratio"]["median"])
+    failed = sum(run["failed"] for run in runs)
+    if failed:
+        print(f"\n{failed} runs lost or refused requests")
+    summary = {"learned_vs_best_fixed": round(worst["ratio"]["median"], 3),
+               "worst_shape": worst["shape"], "worst_p99_bound": worst["bound"],
+               "typical": round(statistics.median(r["ratio"]["median"] for r in found), 3)}
+    rig.publish("batch", summary, {
+        "started_unix_s": started, "took_s": time.time() - started, "machine": machine,
+        "loadavg_after": os.getloadavg(), "rounds": arguments.rounds,
+        "shapes": [dataclasses.asdict(s) for s in arguments.shapes], "runs": runs,
+        "comparison": found})
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
