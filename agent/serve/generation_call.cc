@@ -75,6 +75,12 @@ class WholeListener final : public model::Listener {
     });
   }
 
+  void on_refused(const model::Refusal& refusal) override {
+    generation_.exchange->post([generation = generation_, refusal] {
+      generation.exchange->respond(to_response(from_refusal(refusal)));
+    });
+  }
+
  private:
   const Generation generation_;
   const FormatResult format_;
@@ -104,18 +110,25 @@ class StreamListener final : public model::Listener,
   }
 
   void on_error(const Error& error) override {
-    generation_.exchange->post([self = shared_from_this(), error] {
-      const ApiError failure = self->generation_.failure(error);
-      if (!self->begun_) {
-        self->generation_.exchange->respond(to_response(failure));
-        return;
-      }
-      self->generation_.exchange->write(error_event(failure));
-      self->generation_.exchange->end_stream(false);
-    });
+    generation_.exchange->post(
+        [self = shared_from_this(), error] { self->fail(self->generation_.failure(error)); });
+  }
+
+  void on_refused(const model::Refusal& refusal) override {
+    generation_.exchange->post(
+        [self = shared_from_this(), refusal] { self->fail(from_refusal(refusal)); });
   }
 
  private:
+  void fail(const ApiError& failure) {
+    if (!begun_) {
+      generation_.exchange->respond(to_response(failure));
+      return;
+    }
+    generation_.exchange->write(error_event(failure));
+    generation_.exchange->end_stream(false);
+  }
+
   void begin() {
     if (begun_) return;
     begun_ = true;

@@ -12,13 +12,13 @@ TEXT = "We are busy, please come back."
 
 
 class Sla(unittest.TestCase):
-    def agent(self, policy, **more):
+    def agent(self, policy):
         """An agent with the shipped model and one whose file is damaged, neither asked so far."""
         path = self.enterContext(Scratch()).path / "broken.gguf"
         path.write_bytes(MODEL.read_bytes()[:4096])
         agent = self.enterContext(Agent(
             models=[model(), model(name=BROKEN, path=str(path), preload=False)],
-            sla=[{"route": "/infer", **policy}], **more))
+            sla=[{"route": "/infer", **policy}]))
         wait_ready(agent)
         return agent
 
@@ -62,8 +62,10 @@ class Sla(unittest.TestCase):
         self.assertEqual(self.counters(agent)["cache_entries"], 1)
 
     def test_default_text_reaches_a_stream(self):
-        agent = self.agent({"degrade": {"enabled": True, "default_text": TEXT}})
-        reply = self.ask(agent, BROKEN, stream=True)
+        agent = self.agent({"route": "/v1/completions",
+                            "degrade": {"enabled": True, "default_text": TEXT}})
+        reply = agent.request("POST", "/v1/completions",
+                              {"model": BROKEN, "prompt": "x", "stream": True})
         self.assertEqual(reply.status, 200, reply)
         self.assertEqual(reply.headers["X-Weir-Degraded"], "default")
         self.assertIn(TEXT, reply.body.decode())
