@@ -88,7 +88,8 @@ TEST_F(Routes, ModelsAreListedAsOpenAiDoes) {
   executor.set_models({model_named("a.b", State::kUnloaded), model_named("c", State::kReady)});
   HttpClient http = client();
   const std::string first =
-      R"({"id":"a.b","object":"model","created":1700000000,"owned_by":"weir","state":"unloaded"})";
+      R"({"id":"a.b","object":"model","created":1700000000,"owned_by":"weir","state":"unloaded",)"
+      R"("executor":"llama"})";
   const HttpReply list = http.get("/v1/models");
   EXPECT_EQ(list.status, 200);
   EXPECT_TRUE(list.body.starts_with(R"({"object":"list","data":[)" + first + ",")) << list.body;
