@@ -169,7 +169,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 4096));
   const std::map<std::string, schedule::BatchMode> modes = {
       {"fixed", schedule::BatchMode::kFixed},
-      {"levels", schedule::BatchMode::kLevels},
+      {"levels", schedule::BatchMode::kByLoad},
       {"learned", schedule::BatchMode::kLearned}};
   app.add_option("--mode", options.batch.mode)->transform(CLI::CheckedTransformer(modes));
   app.add_option("--max-batch", options.batch.max_batch_size)->check(CLI::Range(1, 4096));
