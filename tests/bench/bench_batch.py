@@ -32,7 +32,7 @@ import rig
 from rig import BIN, spread
 
 MAX_BATCH = 32
-LOADS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.95)
+LOADS = (0.15, 0.35, 0.55, 0.7, 0.82, 0.92)
 BOUNDS = (2.5, 4, 8)
 FIXED = ([(size, 0) for size in (1, 4, 8, 16, 32)]
          + [(size, window) for size in (8, 32) for window in (1000, 5000)])
@@ -84,7 +84,7 @@ def policies():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.8, help="measured, of one run")
+    parser.add_argument("--seconds", type=float, default=0.7, help="measured, of one run")
     parser.add_argument("--warmup", type=float, default=0.4, help="before that; `learned` learns")
     parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
                         default=list(SHAPES), help="numbers, from 0")
