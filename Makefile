@@ -178,7 +178,7 @@ $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 
 CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
-TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep)
+TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep weir-dispatch)
 
 TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
 
@@ -202,7 +202,11 @@ $(BIN)/weir-batch-sweep: $(OBJ)/tests/bench/batch_sweep.o $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch
+$(BIN)/weir-dispatch: $(OBJ)/tests/bench/dispatch.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -231,7 +235,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe batch
+BENCHES := steer observe batch dispatch
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -240,6 +244,7 @@ bench: ## every benchmark (root)
 bench-steer: ## what steering, observing and a pick cost, beside one nginx proxy (root)
 bench-observe: ## the kernel's time to first byte against the client's own clock (root)
 bench-batch: ## throughput and p99 of the batching policies, over window, size and load
+bench-dispatch: ## what a task costs in the worker pool and how long it waits, beside Go's scheduler
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools

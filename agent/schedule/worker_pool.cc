@@ -364,11 +364,13 @@ bool WorkerPool::park(Worker& worker, bool searching) {
     timeout = options_.idle_timeout;
   }
   const auto last_look = [&] {
+    // In this order: once stopping, nothing comes from outside any more.
+    const bool stopping = stopping_;
     if (has_work()) {
       return true;
     }
     // The last of all to park: what was accepted has been run, and nobody is left to submit more.
-    if (stopping_ && idle_.counts().parked == live_) {
+    if (stopping && idle_.counts().parked == live_) {
       ended_ = true;
       idle_.wake_all();
     }
@@ -390,11 +392,11 @@ bool WorkerPool::retire(Worker& worker) {
 }
 
 void WorkerPool::stop() {
+  queue_.close();
   {
     const std::lock_guard lock(threads_mutex_);
     stopping_ = true;
   }
-  queue_.close();
   idle_.wake_one();
   // No thread is started any more.
   for (const auto& worker : workers_) {

@@ -165,6 +165,9 @@ class WorkerRing {
   }
 
  private:
+  /// So that every ring wraps soon, and not after a month.
+  static constexpr std::uint32_t kStart = 0U - kCapacity;
+
   struct Word {
     std::uint32_t freed = 0;  ///< slots before this one may be written again
     std::uint32_t first = 0;  ///< the oldest value
@@ -186,8 +189,8 @@ class WorkerRing {
   }
 
   // Thieves write the one and only read the other.
-  alignas(kCacheLineBytes) Atomic<std::uint64_t> word_{0};
-  alignas(kCacheLineBytes) Atomic<std::uint32_t> end_{0};  ///< written by the owner alone
+  alignas(kCacheLineBytes) Atomic<std::uint64_t> word_{(std::uint64_t{kStart} << 32) | kStart};
+  alignas(kCacheLineBytes) Atomic<std::uint32_t> end_{kStart};  ///< written by the owner alone
   alignas(kCacheLineBytes) alignas(T) std::byte slots_[kCapacity * sizeof(T)];
 };
 
