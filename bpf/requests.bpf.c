@@ -8,7 +8,8 @@
  *               on tracepoints may look at payload in Linux 6.12 and later; before, from 6.3 on,
  *               sock_recv_length tells how much was read, and packets are looked at as they come.
  *               At the server's end of a connection, it also tells how long a request lay unread.
- *               Does not see a client that takes its response with splice().
+ *               Does not see a client that takes its response without such a copy: by splice(), by
+ *               zero-copy receive, by TLS in the kernel. Peeking at a response counts as seeing it.
  *   skb         the packets of the response, by TCP sequence numbers.
  *
  * Why not the tracepoint sock_send_length for the start? The packets have to be looked at anyway,
