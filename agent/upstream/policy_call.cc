@@ -121,6 +121,7 @@ void PolicyCall::failed(std::size_t attempt, Failure failure) {
 }
 
 std::optional<Failure> PolicyCall::attempt_failed(std::size_t attempt, Failure failure) {
+  const Waits waits = predicted_waits();
   std::shared_ptr<GenerationRequest> done;  // let go of after the lock
   std::optional<TimePoint> next;
   {
@@ -143,7 +144,7 @@ std::optional<Failure> PolicyCall::attempt_failed(std::size_t attempt, Failure f
       ended_ = true;
       return failure;
     }
-    next = plan_retry_locked(failure, target);
+    next = plan_retry_locked(failure, target, waits);
     if (!next) ended_ = true;
   }
   return next ? wait_until(*next, std::move(failure)) : conclude(std::move(failure));
@@ -178,7 +179,8 @@ void PolicyCall::cancel() {
 // ---- between attempts ---------------------------------------------------------------------------
 
 std::optional<TimePoint> PolicyCall::plan_retry_locked(const Failure& failure,
-                                                       const Target& failed_at) {
+                                                       const Target& failed_at,
+                                                       const Waits& waits) {
   const auto& retry = policy_->options.retry;
   if (!retry || made_.size() >= retry->max_attempts || !worth_retrying(failure) ||
       context_->stopping()) {
@@ -198,7 +200,7 @@ std::optional<TimePoint> PolicyCall::plan_retry_locked(const Failure& failure,
       at_backup && !failed_at.is_backup
           ? now
           : now + context_->backoff.draw(retry->backoff, static_cast<std::uint32_t>(made_.size()));
-  if (!in_time(start, at_backup ? backup : std::string_view(model_))) return std::nullopt;
+  if (!in_time(start, at_backup ? waits.backup : waits.model)) return std::nullopt;
   if (!policy_->budget.withdraw()) {
     count(policy_->over_budget);
     return std::nullopt;
@@ -213,11 +215,22 @@ bool PolicyCall::is_well(std::string_view backup) const {
          !context_->health.of(backup).below(policy_->options.fast_fail->min_health);
 }
 
-bool PolicyCall::in_time(TimePoint start, std::string_view model) const {
-  if (!outer_->deadline) return true;
-  const Duration wait =
-      context_->models.predicted_wait(model, outer_->priority).value_or(Duration::zero());
-  return start < *outer_->deadline && wait < *outer_->deadline - start;
+PolicyCall::Waits PolicyCall::predicted_waits() const {
+  Waits waits;
+  // Without a deadline nothing depends on them; at the end the models may be gone.
+  if (!outer_->deadline || !context_->enter()) return waits;
+  const auto of = [this](std::string_view model) {
+    return context_->models.predicted_wait(model, outer_->priority).value_or(Duration::zero());
+  };
+  waits.model = of(model_);
+  const std::string_view backup = backup_of(model_, policy_->options);
+  if (!backup.empty()) waits.backup = of(backup);
+  context_->leave();
+  return waits;
+}
+
+bool PolicyCall::in_time(TimePoint start, Duration wait) const {
+  return !outer_->deadline || (start < *outer_->deadline && wait < *outer_->deadline - start);
 }
 
 std::optional<Failure> PolicyCall::wait_until(TimePoint at, Failure failure) {
@@ -290,7 +303,7 @@ void PolicyCall::add_adaptive() {
   }
   if (!context_->enter()) return;
   std::optional<Failure> end;
-  if (in_time(context_->clock.now(), model_)) {
+  if (in_time(context_->clock.now(), predicted_waits().model)) {
     if (!policy_->budget.withdraw()) {
       count(policy_->over_budget);
     } else if (const auto target = choose_target(model_, *policy_, context_->health)) {

@@ -83,6 +83,11 @@ class PolicyCall final : public AttemptOwner,
     TimePoint started;
     bool is_adaptive = false;
   };
+  /// Zero where nothing is known.
+  struct Waits {
+    Duration model{};
+    Duration backup{};
+  };
   using Requests = std::vector<std::shared_ptr<model::GenerationRequest>>;
 
   // Where these return a failure, the request has ended and the client is to hear it.
@@ -93,9 +98,11 @@ class PolicyCall final : public AttemptOwner,
   [[nodiscard]] std::optional<Failure> conclude(Failure failure);
 
   [[nodiscard]] std::optional<TimePoint> plan_retry_locked(const Failure& failure,
-                                                           const Target& failed_at);
+                                                           const Target& failed_at,
+                                                           const Waits& waits);
+  [[nodiscard]] Waits predicted_waits() const;
   [[nodiscard]] bool is_well(std::string_view backup) const;
-  [[nodiscard]] bool in_time(TimePoint start, std::string_view model) const;
+  [[nodiscard]] bool in_time(TimePoint start, Duration wait) const;
   [[nodiscard]] Requests under_way_locked(std::size_t but) const;
   void arm_adaptive();
   void add_adaptive();

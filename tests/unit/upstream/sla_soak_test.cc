@@ -123,7 +123,7 @@ void expect_kept(const char* name, const Scenario& scenario) {
   double worst = 1;
   std::uint64_t requests_in_all = 0;
   std::uint64_t broken_off = 0;
-  for (const unsigned seed : {1U, 2U, 3U, 4U}) {
+  for (const unsigned seed : {1U, 2U}) {
     const Outcome outcome = simulate(scenario, seed);
     const auto requests = static_cast<double>(outcome.tally.requests);
     const double seconds_passed = std::chrono::duration<double>(scenario.length).count() + 70;
@@ -136,7 +136,7 @@ void expect_kept(const char* name, const Scenario& scenario) {
     broken_off += outcome.tally.broken_off;
     requests_in_all += outcome.tally.requests;
   }
-  std::printf("%s: %.4f %% of %llu requests in the worst of four runs; %llu broken off beside\n",
+  std::printf("%s: %.4f %% of %llu requests in the worse of two runs; %llu broken off beside\n",
               name, 100 * worst, static_cast<unsigned long long>(requests_in_all),
               static_cast<unsigned long long>(broken_off));
 }
@@ -181,7 +181,7 @@ TEST(SlaSoak, ManyRequestsAtOnce) {
   Scenario scenario;
   scenario.policy = retrying();
   scenario.per_second = 2000;
-  scenario.length = minutes(3);
+  scenario.length = minutes(2);
   expect_kept("many", scenario);
 }
 
