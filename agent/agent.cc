@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/admit/memory_limit.h"
 #include "agent/balance/control_options.h"
 #include "agent/config/batch_rules.h"
 
@@ -42,7 +43,7 @@ schedule::BatchOptions batch_options(const weir::v1::Batch& batch) {
   options.timeout = microseconds(batch.batch_timeout_micros());
   if (batch.has_preferred_batch_size()) options.preferred_batch_size = batch.preferred_batch_size();
   options.preferred_batch_size = std::min(options.preferred_batch_size, options.max_batch_size);
-  if (batch.mode() == weir::v1::LEVELS) options.mode = schedule::BatchMode::kLevels;
+  if (batch.mode() == weir::v1::LEVELS) options.mode = schedule::BatchMode::kByLoad;
   if (batch.mode() == weir::v1::LEARNED) options.mode = schedule::BatchMode::kLearned;
   for (const auto& given : batch.levels()) {
     schedule::BatchLevel& level = options.levels.emplace_back();
@@ -88,6 +89,60 @@ Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve) {
   options.io_threads = serve.io_threads();
   options.max_body_bytes = serve.max_body_bytes();
   options.max_connections = serve.max_connections();
+  if (serve.default_timeout_ms() > 0)
+    options.default_timeout = milliseconds(serve.default_timeout_ms());
+  return options;
+}
+
+admit::RateRule rate_rule(const weir::v1::RateLimit& limit) {
+  const auto given = [](bool has, double value) {
+    return has ? std::optional(value) : std::nullopt;
+  };
+  admit::RateRule rule;
+  rule.tenant = limit.tenant();
+  rule.model = limit.model();
+  if (limit.has_level()) rule.level = static_cast<std::int32_t>(limit.level());
+  rule.requests_per_second = given(limit.has_requests_per_second(), limit.requests_per_second());
+  rule.requests_burst = given(limit.has_requests_burst(), limit.requests_burst());
+  rule.tokens_per_second = given(limit.has_tokens_per_second(), limit.tokens_per_second());
+  rule.tokens_burst = given(limit.has_tokens_burst(), limit.tokens_burst());
+  return rule;
+}
+
+/// Half of what this process may still take: the other half is for models and the kernel's buffers.
+Result<std::uint64_t> memory_for_requests(const weir::v1::Admission& config) {
+  if (config.has_memory_bytes()) return config.memory_bytes();
+  auto left = admit::memory_left();
+  if (!left) return std::move(left).error().context("admission.memory_bytes");
+  constexpr std::uint64_t kLeast = 1ULL << 20U;
+  constexpr std::uint64_t kMost = 1ULL << 40U;
+  const std::uint64_t bytes = std::clamp(left->bytes / 2, kLeast, kMost);
+  spdlog::info("admission memory_bytes={} source={}", bytes, left->source);
+  return bytes;
+}
+
+Result<admit::Admission::Options> admission_options(const weir::v1::Config& config) {
+  const auto& given = config.admission();
+  admit::Admission::Options options;
+  auto memory = memory_for_requests(given);
+  if (!memory) return std::move(memory).error();
+  options.memory_bytes = *memory;
+  options.max_requests = given.max_requests();
+  options.max_memory_pressure = given.max_memory_pressure();
+  for (const auto& tenant : given.tenants()) {
+    auto& limit = options.tenants.emplace_back();
+    limit.name = tenant.name();
+    if (tenant.has_max_requests()) limit.max_requests = tenant.max_requests();
+  }
+  for (const auto& limit : given.rate_limits()) options.rate_rules.push_back(rate_rule(limit));
+  for (const auto& model : config.models()) {
+    auto& costs = options.models.emplace_back();
+    costs.name = model.name();
+    if (model.has_context_tokens()) costs.context_tokens = model.context_tokens();
+  }
+  if (const auto file = admit::pressure_file()) {
+    options.read_pressure = [file = *file] { return admit::read_some_avg10(file); };
+  }
   return options;
 }
 
@@ -253,7 +308,17 @@ Status Agent::serve(bool share_port) {
   auto options = serve_options(config_.serve());
   if (!options) return std::move(options).error();
   options->share_port = share_port;
-  auto http = serve::HttpServer::create(*options, executor, last_snapshot_, clock_);
+  options->tenant_header = config_.admission().tenant_header();
+  auto admission = admission_options(config_);
+  if (!admission) return std::move(admission).error();
+  admission->predicted_wait = [this](std::string_view model, std::int32_t level) {
+    return models_->predicted_wait(model, level);
+  };
+  auto admits = admit::Admission::create(*std::move(admission), clock_);
+  if (!admits) return std::move(admits).error().context("admission");
+  admission_ = *std::move(admits);
+  admission_sampler_.emplace(*admission_);
+  auto http = serve::HttpServer::create(*options, executor, *admission_, last_snapshot_, clock_);
   if (!http) return std::move(http).error();
   http_ = std::move(*http);
   return {};

@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "agent/admit/admission.h"
+#include "agent/admit/admission_sampler.h"
 #include "agent/balance/control_loop.h"
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
@@ -88,6 +90,8 @@ class Agent {
   SteadyClock clock_;
   std::chrono::seconds drain_timeout_{0};
   LastSnapshot last_snapshot_;
+  std::unique_ptr<admit::Admission> admission_;
+  std::optional<admit::AdmissionSampler> admission_sampler_;
   // Set when there are policies. The timers outlive the models: requests that these end use them.
   std::optional<schedule::TimerThread> timer_thread_;
   std::optional<upstream::ThreadTimers> timers_;

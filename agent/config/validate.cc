@@ -27,6 +27,11 @@ constexpr std::string_view kLowerDigits = "abcdefghijklmnopqrstuvwxyz0123456789-
 constexpr std::string_view kModelNameChars =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 constexpr std::size_t kModelNameMax = 128;
+constexpr std::size_t kTenantNameMax = 64;
+constexpr std::size_t kHeaderNameMax = 64;
+/// tchar of RFC 9110, section 5.6.2.
+constexpr std::string_view kTokenChars =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+.^_`|~-";
 /// The backup pool of a service is called NAME.backup (agent/kernel), and its name is as bounded.
 constexpr std::size_t kNameMaxWithBackup = WEIR_NAME_LEN - 1 - std::string_view(".backup").size();
 
@@ -61,6 +66,7 @@ class Validator {
     for (int i = 0; i < config.models_size(); ++i) {
       check_model(fmt::format("models[{}]", i), config.models(i));
     }
+    check_admission(config.admission());
     for (int i = 0; i < config.sla_size(); ++i) {
       check_sla(fmt::format("sla[{}]", i), config.sla(i));
     }
@@ -218,6 +224,48 @@ class Validator {
       if (!level.has_max_requests() && !level.has_max_tokens()) {
         problem(level_path, "bounds nothing: max_requests or max_tokens is needed");
       }
+    }
+  }
+
+  void check_admission(const weir::v1::Admission& admission) {
+    const std::string& header = admission.tenant_header();
+    if (header.size() > kHeaderNameMax || header.find_first_not_of(kTokenChars) != header.npos) {
+      problem("admission.tenant_header",
+              fmt::format("{} is not the name of a header: 1..{} characters of "
+                          "[A-Za-z0-9!#$%&'*+.^_`|~-]",
+                          in_quotes(header), kHeaderNameMax));
+    }
+    std::map<std::string, std::string> tenants;
+    for (int i = 0; i < admission.tenants_size(); ++i) {
+      const std::string path = fmt::format("admission.tenants[{}].name", i);
+      const std::string& text = admission.tenants(i).name();
+      name(path, text, kModelNameChars, kTenantNameMax, "[A-Za-z0-9._-]");
+      if (!text.empty()) unique(tenants, text, path, text);
+    }
+    for (int i = 0; i < admission.rate_limits_size(); ++i) {
+      check_rate_limit(fmt::format("admission.rate_limits[{}]", i), admission.rate_limits(i));
+    }
+  }
+
+  /// Its tenant need not be configured: others have limits too.
+  void check_rate_limit(const std::string& path, const weir::v1::RateLimit& limit) {
+    if (!limit.tenant().empty()) {
+      name(path + ".tenant", limit.tenant(), kModelNameChars, kTenantNameMax, "[A-Za-z0-9._-]");
+    }
+    if (!limit.model().empty() && !model_names_.contains(limit.model())) {
+      std::vector<std::string> known;
+      for (const auto& [model, first_at] : model_names_) known.push_back(model);
+      problem(path + ".model", fmt::format("there is no model {}{}", in_quotes(limit.model()),
+                                           did_you_mean(limit.model(), known)));
+    }
+    if (!limit.has_requests_per_second() && !limit.has_tokens_per_second()) {
+      problem(path, "limits nothing: requests_per_second or tokens_per_second is needed");
+    }
+    if (limit.has_requests_burst() && !limit.has_requests_per_second()) {
+      problem(path + ".requests_burst", "needs requests_per_second");
+    }
+    if (limit.has_tokens_burst() && !limit.has_tokens_per_second()) {
+      problem(path + ".tokens_burst", "needs tokens_per_second");
     }
   }
 

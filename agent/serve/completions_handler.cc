@@ -6,7 +6,8 @@ namespace weir::serve {
 
 void add_completions(Router& router, const Services& services) {
   router.add("POST", "/v1/completions", [services](const std::shared_ptr<Exchange>& exchange) {
-    start_generation(services, exchange, parse_completion(exchange->request().body),
+    start_generation(services, exchange,
+                     parse_completion(exchange->take_body(), services.clock.now()),
                      completion_result);
   });
 }

@@ -10,6 +10,7 @@
 // was not answered answers it with 500.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 
@@ -23,6 +24,10 @@ class Exchange {
 
   [[nodiscard]] virtual const Request& request() const = 0;
 
+  /// Moves the body out of the request, so that it goes as soon as it is parsed. Only from the
+  /// handler.
+  [[nodiscard]] virtual std::string take_body() = 0;
+
   /// The whole answer. Exactly one of respond() and begin_stream(), once.
   virtual void respond(Response response) = 0;
 
@@ -31,6 +36,10 @@ class Exchange {
   virtual void write(std::string piece) = 0;
   /// `complete` false: the stream broke off; the connection is closed behind what was written.
   virtual void end_stream(bool complete) = 0;
+
+  /// Any thread. False while the client has not taken half of what a stream may hold
+  /// (max_stream_bytes), `coming_bytes` included that will be written soon.
+  [[nodiscard]] virtual bool wants_more(std::size_t coming_bytes) const = 0;
 
   /// `callback` runs at most once, on the I/O thread, if the client goes away (or is cut for not
   /// reading) before the answer is complete.

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/generation_call.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+
+#include "agent/serve/admission_fields.h"
 
 namespace weir::serve {
 namespace {
@@ -9,9 +13,9 @@ namespace {
 using model::Completion;
 using model::GenerationRequest;
 
-std::string model_names(const Services& services) {
+std::string model_names(const model::Executor& executor) {
   std::string names;
-  for (const model::ModelInfo& info : services.executor.models()) {
+  for (const model::ModelInfo& info : executor.models()) {
     if (!names.empty()) names += ", ";
     names += info.name;
   }
@@ -19,17 +23,38 @@ std::string model_names(const Services& services) {
 }
 
 /// The model asked for, or the only one there is.
-Outcome<std::string> choose_model(const Services& services, const GenerationCall& call) {
+Outcome<std::string> choose_model(const Services& services, const GenerationCall& call,
+                                  const Request& head) {
   if (call.model.has_value()) {
+    if (!head.model.empty() && *call.model != head.model) {
+      return bad_request("invalid_value",
+                         "\"model\" is \"" + printable(*call.model) + "\", but " +
+                             std::string(kModelHeader) + " is \"" + head.model + '"',
+                         "model");
+    }
     if (services.executor.has_model(*call.model)) return *call.model;
-    return unknown_model(services, *call.model);
+    return unknown_model(services.executor, *call.model);
   }
+  if (!head.model.empty()) return head.model;
   const std::vector<model::ModelInfo> models = services.executor.models();
   if (models.size() == 1) return models.front().name;
   return bad_request("missing_model",
                      "\"model\" is required unless exactly one model is configured; configured: " +
-                         model_names(services),
+                         model_names(services.executor),
                      "model");
+}
+
+void apply_head(const GenerationCall& call, const Request& head) {
+  model::GenerationRequest& request = *call.request;
+  request.route = head.path;
+  if (!head.tenant.empty()) request.tenant = head.tenant;
+  request.priority = call.priority.value_or(head.level.value_or(schedule::kDefaultLevel));
+  if (!request.deadline.has_value()) {
+    request.deadline = head.deadline.has_value() ? head.deadline : head.default_deadline;
+  } else if (head.deadline.has_value()) {
+    request.deadline = std::min(*request.deadline, *head.deadline);
+  }
+  request.reservation = head.reservation;
 }
 
 /// What both listeners have. Fields are constant, but for those that say otherwise.
@@ -52,21 +77,27 @@ struct Generation {
   }
 };
 
+void mark_degraded(Response& response, std::optional<model::Degraded> from) {
+  if (from.has_value()) response.headers.emplace_back("X-Weir-Degraded", to_string(*from));
+}
+
 /// Collects the text and answers in one piece.
 class WholeListener final : public model::Listener {
  public:
   WholeListener(Generation generation, FormatResult format)
       : generation_(std::move(generation)), format_(format) {}
 
+  void on_degraded(model::Degraded from) override { degraded_ = from; }
   void on_text(std::string_view text) override { text_ += text; }
 
   void on_complete(const Completion& completion) override {
-    generation_.exchange->post(
-        [generation = generation_, format = format_, text = std::move(text_), completion] {
-          Response response;
-          response.body = format(generation.names, text, completion);
-          generation.exchange->respond(std::move(response));
-        });
+    generation_.exchange->post([generation = generation_, format = format_, text = std::move(text_),
+                                degraded = degraded_, completion] {
+      Response response;
+      mark_degraded(response, degraded);
+      response.body = format(generation.names, text, completion);
+      generation.exchange->respond(std::move(response));
+    });
   }
 
   void on_error(const Error& error) override {
@@ -84,7 +115,9 @@ class WholeListener final : public model::Listener {
  private:
   const Generation generation_;
   const FormatResult format_;
-  std::string text_;  // engine thread
+  // Engine thread.
+  std::string text_;
+  std::optional<model::Degraded> degraded_;
 };
 
 /// Passes each piece on as an event. The status line waits for the first one, so that a failure
@@ -94,11 +127,19 @@ class StreamListener final : public model::Listener,
  public:
   explicit StreamListener(Generation generation) : generation_(std::move(generation)) {}
 
+  void on_degraded(model::Degraded from) override { degraded_ = from; }
+
   void on_text(std::string_view text) override {
+    posted_bytes_.fetch_add(text.size(), std::memory_order_relaxed);
     generation_.exchange->post([self = shared_from_this(), piece = std::string(text)] {
       self->begin();
       self->generation_.exchange->write(text_event(self->generation_.names, piece));
+      self->posted_bytes_.fetch_sub(piece.size(), std::memory_order_relaxed);
     });
+  }
+
+  bool wants_more() const override {
+    return generation_.exchange->wants_more(posted_bytes_.load(std::memory_order_relaxed));
   }
 
   void on_complete(const Completion& completion) override {
@@ -135,22 +176,26 @@ class StreamListener final : public model::Listener,
     Response head;
     head.content_type = "text/event-stream";
     head.headers.emplace_back("Cache-Control", "no-cache");
+    mark_degraded(head, degraded_);
     generation_.exchange->begin_stream(std::move(head));
   }
 
   const Generation generation_;
   bool begun_ = false;  // I/O thread
+  // Written by the engine's thread before its first post(), read by what that posts.
+  std::optional<model::Degraded> degraded_;
+  std::atomic<std::size_t> posted_bytes_{0};  ///< and not written yet
 };
 
 }  // namespace
 
-ApiError unknown_model(const Services& services, std::string_view name) {
+ApiError unknown_model(const model::Executor& executor, std::string_view name) {
   ApiError error;
   error.status = 404;
   error.code = "model_not_found";
   error.param = "model";
   error.message =
-      "there is no model \"" + printable(name) + "\"; configured: " + model_names(services);
+      "there is no model \"" + printable(name) + "\"; configured: " + model_names(executor);
   return error;
 }
 
@@ -160,7 +205,7 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
     return exchange->respond(to_response(*error));
   }
   const auto& call = std::get<GenerationCall>(outcome);
-  const auto model = choose_model(services, call);
+  const auto model = choose_model(services, call, exchange->request());
   if (const auto* error = std::get_if<ApiError>(&model)) {
     return exchange->respond(to_response(*error));
   }
@@ -170,6 +215,18 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
   }
 
   const std::shared_ptr<GenerationRequest>& request = call.request;
+  apply_head(call, exchange->request());
+  if (const auto& reservation = exchange->request().reservation) {
+    admit::RequestNeeds needs;
+    needs.model = std::get<std::string>(model);
+    needs.level = request->priority;
+    needs.deadline = request->deadline;
+    needs.prompt_bytes = request->prompt.size();
+    needs.tokens = estimated_tokens(*request);
+    if (const auto refusal = services.admission.settle(*reservation, needs)) {
+      return exchange->respond(to_response(from_refusal(*refusal)));
+    }
+  }
   Generation generation{services, exchange,
                         GenerationNames{.id = request->id,
                                         .model = std::get<std::string>(model),

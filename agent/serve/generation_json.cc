@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "agent/base/json_text.h"
+#include "agent/serve/admission_fields.h"
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
 
@@ -15,21 +16,23 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
-constexpr std::int64_t kMaxDeadlineMs = 24 * 60 * 60 * 1000;
 constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
 constexpr double kMaxTemperature = 2;                  // OpenAI's
 constexpr std::size_t kMaxStops = 16;                  // OpenAI allows 4
 constexpr std::size_t kMaxStopBytes = 256;
 
 /// The fields that both protocols have.
-void read_common(JsonFields& fields, GenerationCall& call) {
+void read_common(JsonFields& fields, GenerationCall& call, TimePoint now) {
   call.model = fields.string("model");
   model::GenerationRequest& request = *call.request;
   if (const auto tokens = fields.integer("max_tokens", 1, kMaxInt32)) {
     request.max_tokens = static_cast<std::uint32_t>(*tokens);
   }
   if (const auto priority = fields.integer("priority", 0, schedule::kLevels - 1)) {
-    request.priority = static_cast<std::int32_t>(*priority);
+    call.priority = static_cast<std::int32_t>(*priority);
+  }
+  if (const auto deadline = fields.integer("deadline_ms", 1, kMaxTimeoutMs)) {
+    request.deadline = now + std::chrono::milliseconds(*deadline);
   }
   if (const auto temperature = fields.number("temperature", 0, kMaxTemperature)) {
     request.sampling.temperature = static_cast<float>(*temperature);
@@ -155,15 +158,12 @@ Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
   call.request->id = make_id("infer-");
   fields.require("prompt");
   call.request->prompt = fields.string("prompt").value_or("");
-  read_common(fields, call);
-  if (const auto deadline = fields.integer("deadline_ms", 1, kMaxDeadlineMs)) {
-    call.request->deadline = now + std::chrono::milliseconds(*deadline);
-  }
+  read_common(fields, call, now);
   if (fields.error().has_value()) return *fields.error();
   return call;
 }
 
-Outcome<GenerationCall> parse_completion(std::string_view body) {
+Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
   auto parsed = parse_json_object(body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   JsonFields fields(std::get<json::object>(parsed));
@@ -174,7 +174,7 @@ Outcome<GenerationCall> parse_completion(std::string_view body) {
   // OpenAI samples from the whole distribution unless told otherwise, and has no top_k.
   call.request->sampling = {.temperature = 1, .top_p = 1, .top_k = 0, .seed = std::nullopt};
   call.request->prompt = read_completion_prompt(fields);
-  read_common(fields, call);
+  read_common(fields, call, now);
   if (const auto top_p = fields.number("top_p", 0, 1, true)) {
     // Not 0, which means nothing, where a float cannot hold the value.
     call.request->sampling.top_p =

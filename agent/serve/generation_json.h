@@ -22,6 +22,7 @@ namespace weir::serve {
 struct GenerationCall {
   std::optional<std::string> model;
   std::shared_ptr<model::GenerationRequest> request;
+  std::optional<std::int32_t> priority;  ///< unset: the body does not say
   bool stream = false;
   bool include_usage = false;
 };
@@ -29,8 +30,8 @@ struct GenerationCall {
 /// Body of POST /infer; `now` is what deadline_ms counts from.
 [[nodiscard]] Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now);
 
-/// Body of POST /v1/completions.
-[[nodiscard]] Outcome<GenerationCall> parse_completion(std::string_view body);
+/// Body of POST /v1/completions; priority and deadline_ms are as in /infer.
+[[nodiscard]] Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now);
 
 /// What every body about one generation repeats.
 struct GenerationNames {

@@ -7,6 +7,7 @@
 // run on any I/O thread.
 #pragma once
 
+#include "agent/admit/admission.h"
 #include "agent/base/clock.h"
 #include "agent/model/generation.h"
 #include "agent/serve/router.h"
@@ -27,6 +28,7 @@ class ServerState {
 /// Everything a handler may use; outlives the handlers.
 struct Services {
   model::Executor& executor;
+  admit::Admission& admission;
   const telemetry::MetricsSource& metrics;
   const Clock& clock;
   const ServerState& server;

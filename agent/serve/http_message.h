@@ -5,11 +5,15 @@
 // Thread-safe: values.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "agent/admit/admission.h"
+#include "agent/base/clock.h"
 #include "agent/model/generation.h"
 
 namespace weir::serve {
@@ -20,6 +24,15 @@ struct Request {
   std::string parameter;  ///< what "{id}" of the route's pattern stood for
   std::string id;         ///< x-request-id, the client's or made here
   std::string body;
+
+  // Of requests that admission has let in; see agent/serve/admission_fields.h.
+  std::string tenant;
+  std::string model;                  ///< empty: the header does not say
+  std::optional<std::int32_t> level;  ///< likewise
+  std::optional<TimePoint> deadline;  ///< likewise
+  /// For a request that names no deadline, here or in its body; unset: it may take any time.
+  std::optional<TimePoint> default_deadline;
+  std::shared_ptr<admit::Reservation> reservation;
 };
 
 struct Response {

@@ -47,16 +47,16 @@ Status validate(const ServeOptions& options) {
   const auto ms = [](std::chrono::milliseconds time) {
     return time.count() < 0 ? 0 : static_cast<std::uint64_t>(time.count());
   };
+  constexpr std::chrono::milliseconds kAnyTimeout{1};  // in range
   constexpr std::uint64_t kGiB = 1ULL << 30U;
   constexpr std::uint64_t kDayMs = 24ULL * 60 * 60 * 1000;
   for (const Range& range : {
            Range{"io_threads", options.io_threads.value_or(1), 1, 256},
            Range{"max_body_bytes", options.max_body_bytes, 1024, kGiB},
-           Range{"max_body_bytes_total",
-                 options.max_body_bytes_total.value_or(options.max_body_bytes),
-                 options.max_body_bytes, 1024 * kGiB},
            Range{"max_connections", options.max_connections, 1, 1U << 20U},
            Range{"max_stream_bytes", options.max_stream_bytes, 4096, kGiB},
+           Range{"default_timeout_ms", ms(options.default_timeout.value_or(kAnyTimeout)), 1,
+                 kDayMs},
            Range{"header_timeout_ms", ms(options.header_timeout), 1, kDayMs},
            Range{"body_timeout_ms", ms(options.body_timeout), 1, kDayMs},
            Range{"idle_timeout_ms", ms(options.idle_timeout), 1, kDayMs},
@@ -122,10 +122,10 @@ struct Listener {
 
 class HttpServer::Impl final : public ServerState {
  public:
-  Impl(const ServeOptions& options, model::Executor& executor,
+  Impl(const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
        const telemetry::MetricsSource& metrics, const Clock& clock)
-      : shared_(options) {
-    const Services services{executor, metrics, clock, *this};
+      : shared_(options, executor, admission, clock) {
+    const Services services{executor, admission, metrics, clock, *this};
     for (const auto add :
          {add_index, add_health, add_metrics, add_models, add_infer, add_completions}) {
       add(shared_.router, services);
@@ -351,10 +351,11 @@ class HttpServer::Impl final : public ServerState {
 
 Result<std::unique_ptr<HttpServer>> HttpServer::create(const ServeOptions& options,
                                                        model::Executor& executor,
+                                                       admit::Admission& admission,
                                                        const telemetry::MetricsSource& metrics,
                                                        const Clock& clock) {
   if (Status status = validate(options); !status) return std::move(status).error();
-  auto impl = std::make_unique<Impl>(options, executor, metrics, clock);
+  auto impl = std::make_unique<Impl>(options, executor, admission, metrics, clock);
   if (Status status = impl->listen(); !status) return std::move(status).error();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

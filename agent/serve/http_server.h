@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
+#include "agent/admit/admission.h"
 #include "agent/base/clock.h"
 #include "agent/base/endpoint.h"
 #include "agent/base/listener_group.h"
@@ -26,13 +28,13 @@ struct ServeOptions {
   Endpoint listen;  ///< port 0: the kernel chooses
   /// Whether another process may be listening there already, one that hands over to this one.
   bool share_port = false;
-  std::optional<unsigned> io_threads;      ///< 1..256; unset: one per CPU
-  std::uint64_t max_body_bytes = 1 << 20;  ///< of one request; 1024..1 GiB
-  /// Of all requests that are being read or answered; max_body_bytes..1 TiB. Unset: 256 MiB, or
-  /// max_body_bytes where that is more.
-  std::optional<std::uint64_t> max_body_bytes_total;
-  std::uint32_t max_connections = 16384;             ///< 1..1048576; one more is answered with 503
-  std::uint64_t max_stream_bytes = 1 << 20;          ///< unread by the client; 4 KiB..1 GiB
+  std::optional<unsigned> io_threads;           ///< 1..256; unset: one per CPU
+  std::uint64_t max_body_bytes = 1 << 20;       ///< of one request; 1024..1 GiB
+  std::uint32_t max_connections = 16384;        ///< 1..1048576; one more is answered with 503
+  std::uint64_t max_stream_bytes = 1 << 20;     ///< unread by the client; 4 KiB..1 GiB
+  std::string tenant_header = "x-weir-tenant";  ///< a token of RFC 9110
+  /// Of requests that name no deadline; 1 ms..1 day. Unset: any time.
+  std::optional<std::chrono::milliseconds> default_timeout;
   std::chrono::milliseconds header_timeout{10'000};  ///< first to last byte of a header
   std::chrono::milliseconds body_timeout{30'000};    ///< between two pieces of a body
   std::chrono::milliseconds idle_timeout{75'000};    ///< between two requests
@@ -43,9 +45,11 @@ struct ServeOptions {
 class HttpServer {
  public:
   /// Listens and serves when it returns. kInvalidArgument names the option and its limit; kIo says
-  /// which address could not be bound. `executor`, `metrics` and `clock` must outlive the server.
+  /// which address could not be bound. `executor`, `admission`, `metrics` and `clock` must outlive
+  /// the server.
   static Result<std::unique_ptr<HttpServer>> create(const ServeOptions& options,
                                                     model::Executor& executor,
+                                                    admit::Admission& admission,
                                                     const telemetry::MetricsSource& metrics,
                                                     const Clock& clock);
 

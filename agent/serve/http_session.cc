@@ -20,7 +20,11 @@ namespace {
 constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
 // Sent bytes are cut from the front of a stream's buffer when there are this many.
 constexpr std::size_t kCompactBytes = 64 * 1024;
+// After the last byte of a client that is still sending; see linger().
 constexpr std::chrono::milliseconds kLingerTimeout{2000};
+constexpr std::chrono::milliseconds kLongestLinger{30'000};
+// What a draining server gives a request that has come in part.
+constexpr std::chrono::milliseconds kHalfRequestGrace{2000};
 // How long a draining server waits for the first request of a connection that it has accepted.
 constexpr std::chrono::milliseconds kFirstRequestGrace{1000};
 
@@ -34,7 +38,12 @@ void ServerShared::notify_drain() {
 
 HttpSession::HttpSession(asio::ip::tcp::socket socket, ServerShared& shared,
                          const std::shared_ptr<IoThread>& io)
-    : socket_(std::move(socket)), timer_(io->context), shared_(shared), io_(*io), weak_io_(io) {
+    : socket_(std::move(socket)),
+      timer_(io->context),
+      shared_(shared),
+      io_(*io),
+      weak_io_(io),
+      unsent_(std::make_shared<std::atomic<std::size_t>>(0)) {
   shared_.connections.fetch_add(1);
   error_code ignored;  // a socket that the client has already reset: the first read will tell
   socket_.non_blocking(true, ignored);
@@ -58,7 +67,9 @@ void HttpSession::turn_away(const ApiError& error) {
 }
 
 void HttpSession::drain() {
-  if (state_ != State::kReading || parser_.has_value() || !inbox_.empty()) return;
+  if (state_ == State::kLingering) return end_reading_within(kLingerTimeout);
+  if (state_ != State::kReading) return;
+  if (parser_.has_value() || !inbox_.empty()) return end_reading_within(half_request_grace());
   if (shared_.handing_over.load()) {
     // For a request whose answer tells the client to come back on a new connection: a close may
     // cross one that is under way.
@@ -91,10 +102,25 @@ void HttpSession::on_readable() {
   const std::size_t count = socket_.read_some(asio::buffer(io_.scratch), error);
   if (error == asio::error::would_block) return wait_readable();
   if (error) return client_left();
-  if (state_ == State::kLingering) return wait_readable();  // nobody wants it any more
+  if (state_ == State::kLingering) {  // nobody wants it any more
+    set_read_deadline(kLingerTimeout);
+    return wait_readable();
+  }
   inbox_.append(io_.scratch.data(), count);
   if (state_ == State::kReading) return advance();
-  if (inbox_.size() < kMaxPipelinedBytes) wait_readable();
+  watch_client();
+}
+
+/// While a request is answered: the client may leave, or send more.
+void HttpSession::watch_client() {
+  if (inbox_.size() < kMaxPipelinedBytes) return wait_readable();
+  if (std::exchange(waiting_reset_, true)) return;
+  // Its FIN lies behind what is not read; a reset shows nevertheless.
+  socket_.async_wait(asio::ip::tcp::socket::wait_error,
+                     [weak = weak_from_this()](const error_code& error) {
+                       const auto self = weak.lock();
+                       if (!error && self) self->abort();
+                     });
 }
 
 // The end of the client's stream counts as its leaving: HTTP clients do not half-close.
@@ -120,7 +146,10 @@ void HttpSession::advance() {
         if (parser_->header_done()) set_read_deadline(shared_.options.body_timeout);
         return wait_readable();
       case RequestParser::Status::kHeaderDone:
-        if (const auto error = check_header()) return refuse(*error);
+        if (const auto error = check_header()) {
+          drop_body();
+          return refuse(*error);
+        }
         if (parser_->done()) return dispatch();
         set_read_deadline(shared_.options.body_timeout);
         break;
@@ -139,94 +168,9 @@ void HttpSession::begin_request() {
   counted_ = true;
   io_.request_started();
   path_index_ = shared_.router.paths().size();  // "other", until a route is found
+  read_until_.reset();
+  if (shared_.draining.load()) end_reading_within(half_request_grace());
   set_read_deadline(shared_.options.header_timeout);
-}
-
-std::optional<ApiError> HttpSession::check_header() {
-  request_.method = parser_->method();  // first: the answer to HEAD has no body, errors included
-  if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
-    return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
-  }
-  if (parser_->unknown_encoding()) {
-    ApiError error = bad_request("unsupported_transfer_encoding",
-                                 "the only Transfer-Encoding is chunked, not " +
-                                     printable(*parser_->field("transfer-encoding")));
-    error.status = 501;
-    return error;
-  }
-  const auto path = path_of(parser_->target());
-  if (!path.has_value()) {
-    return bad_request("malformed_request", "the request target is not a path");
-  }
-  request_.path = *path;
-  const auto found = shared_.router.find(request_.method, request_.path);
-  if (std::holds_alternative<Router::NoSuchPath>(found)) {
-    ApiError error = bad_request("unknown_url", "there is no " + printable(request_.method) + " " +
-                                                    printable(request_.path) +
-                                                    "; there is: " + shared_.router.listing());
-    error.status = 404;
-    return error;
-  }
-  if (const auto* wrong = std::get_if<Router::WrongMethod>(&found)) {
-    path_index_ = wrong->path_index;
-    allow_ = wrong->allow;
-    ApiError error =
-        bad_request("method_not_allowed", printable(request_.path) + " does not take " +
-                                              printable(request_.method) + "; it takes " + allow_);
-    error.status = 405;
-    return error;
-  }
-  const auto& match = std::get<Router::Match>(found);
-  route_ = match.route;
-  path_index_ = match.path_index;
-  request_.parameter = match.parameter;
-  if (request_.method == "POST") {
-    if (auto error = content_type_error(*parser_)) return error;
-  }
-  if (!reserve_body()) {
-    return from_refusal({model::RefusalReason::kMemory,
-                         "the requests in progress hold all " +
-                             std::to_string(shared_.max_body_bytes_total) +
-                             " bytes that are set aside for bodies",
-                         std::chrono::seconds(1)});
-  }
-  if (const auto expect = parser_->field("expect"); expect.has_value() && !parser_->http_1_0()) {
-    if (!equal_ignoring_case(*expect, "100-continue")) {
-      ApiError error = bad_request("expectation_failed", "the only Expect is 100-continue");
-      error.status = 417;
-      return error;
-    }
-    if (!parser_->done() && inbox_.empty()) {
-      outbox_ += "HTTP/1.1 100 Continue\r\n\r\n";
-      flush();
-    }
-  }
-  return std::nullopt;
-}
-
-bool HttpSession::reserve_body() {
-  const std::uint64_t bytes =
-      parser_->chunked() ? shared_.options.max_body_bytes : parser_->content_length().value_or(0);
-  if (bytes == 0) return true;
-  if (shared_.body_bytes.fetch_add(bytes) + bytes > shared_.max_body_bytes_total) {
-    shared_.body_bytes.fetch_sub(bytes);
-    return false;
-  }
-  reserved_bytes_ = bytes;
-  return true;
-}
-
-/// Answers a request that no handler sees.
-void HttpSession::refuse(const ApiError& error) {
-  state_ = State::kAnswering;
-  set_read_deadline(std::nullopt);
-  request_.id = request_id(*parser_);
-  // What follows on the connection can be told from this request's body only if that was read.
-  keep_alive_ = parser_->done() && parser_->keep_alive();
-  Response response = to_response(error);
-  if (!allow_.empty()) response.headers.emplace_back("Allow", allow_);
-  respond(serial_, std::move(response));
-  wait_readable();
 }
 
 void HttpSession::dispatch() {
@@ -238,8 +182,9 @@ void HttpSession::dispatch() {
   Request request = request_;
   request.body = parser_->take_body();
   const auto exchange =
-      make_session_exchange(weak_io_, weak_from_this(), serial_, std::move(request));
-  if (inbox_.size() < kMaxPipelinedBytes) wait_readable();
+      make_session_exchange(weak_io_, weak_from_this(), serial_, std::move(request),
+                            StreamRoom{unsent_, shared_.options.max_stream_bytes});
+  watch_client();
   try {
     route_->handler(exchange);
   } catch (const std::exception& failure) {  // bad_alloc; nothing else throws here
@@ -281,7 +226,10 @@ void HttpSession::respond(std::uint64_t serial, Response response) {
   if (serial != serial_ || state_ != State::kAnswering || status_ != 0) return;
   append_head(response, response.body.size());
   if (request_.method != "HEAD") outbox_ += response.body;
-  if (response.refusal.has_value()) io_.counters.refused(*response.refusal);
+  if (response.refusal.has_value()) {
+    io_.counters.refused(*response.refusal);
+    log_refusal(*response.refusal);
+  }
   answer_complete_ = true;
   flush();
 }
@@ -304,6 +252,7 @@ void HttpSession::write(std::uint64_t serial, std::string_view piece) {
     outbox_ += piece;
   }
   flush();
+  unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
   if (state_ != State::kClosed && outbox_.size() - sent_ > shared_.options.max_stream_bytes) {
     io_.counters.slow_reader_cut();
     abort();
@@ -350,6 +299,7 @@ void HttpSession::flush() {
     }
     if (error) return abort();
     sent_ += count;
+    unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
     write_deadline_.reset();
   }
   outbox_.clear();
@@ -359,11 +309,13 @@ void HttpSession::flush() {
 
 void HttpSession::finish_answer() {
   count_request(status_);
-  shared_.body_bytes.fetch_sub(std::exchange(reserved_bytes_, 0));
+  // The answer is complete: whoever still has the request has no use for what it holds.
+  if (request_.reservation) request_.reservation->release();
   abort_callback_ = nullptr;
   if (client_left_) return close();
   if (!keep_alive_) return linger();
   parser_.reset();
+  read_until_.reset();
   ++serial_;
   request_ = {};
   route_ = nullptr;
@@ -387,13 +339,17 @@ void HttpSession::count_request(unsigned status) {
 }
 
 // Closing with unread bytes in the socket makes the kernel send a reset, which may overtake the
-// answer: say that nothing more comes, and read until the client closes.
+// answer: say that nothing more comes, and read until the client closes. One that sends a large
+// body and looks for the answer only then is given time for it, as long as it sends.
 void HttpSession::linger() {
   state_ = State::kLingering;
+  request_.reservation.reset();
   inbox_.clear();
   error_code error;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
   if (error) return close();
+  read_until_ = std::chrono::steady_clock::now() +
+                (shared_.draining.load() ? kLingerTimeout : kLongestLinger);
   set_read_deadline(kLingerTimeout);
   wait_readable();
 }
@@ -415,7 +371,7 @@ void HttpSession::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
   count_request(499);
-  shared_.body_bytes.fetch_sub(std::exchange(reserved_bytes_, 0));
+  request_.reservation.reset();  // an engine that has the request holds it until it lets go
   ++serial_;
   abort_callback_ = nullptr;
   error_code ignored;
@@ -435,7 +391,18 @@ void HttpSession::set_read_deadline(std::optional<std::chrono::milliseconds> fro
   read_deadline_.reset();
   if (!from_now.has_value()) return;
   read_deadline_ = std::chrono::steady_clock::now() + *from_now;
+  if (read_until_.has_value()) read_deadline_ = std::min(*read_deadline_, *read_until_);
   arm_timer();
+}
+
+/// From now on no piece that comes in gives the client more time than that.
+void HttpSession::end_reading_within(std::chrono::milliseconds from_now) {
+  read_until_ = std::chrono::steady_clock::now() + from_now;
+  set_read_deadline(from_now);
+}
+
+std::chrono::milliseconds HttpSession::half_request_grace() const {
+  return shared_.handing_over.load() ? shared_.options.hand_over_grace : kHalfRequestGrace;
 }
 
 // Deadlines mostly move away; the timer is then left as it is, and looks again when it fires.
@@ -466,6 +433,11 @@ void HttpSession::on_timer() {
     // Half a close at first, while a request may be under way: a whole one would answer it with a
     // reset.
     if (!parser_.has_value()) return shared_.handing_over.load() ? linger() : close();
+    if (shared_.draining.load()) {
+      return refuse(from_refusal(
+          {model::RefusalReason::kDraining,
+           "the agent is shutting down, and the request did not arrive in time", std::nullopt}));
+    }
     ApiError error = bad_request("request_timeout", "the request did not arrive in time");
     error.status = 408;
     return refuse(error);

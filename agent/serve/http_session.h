@@ -21,10 +21,13 @@
 #include <string>
 #include <unordered_set>
 
+#include "agent/admit/admission.h"
+#include "agent/base/clock.h"
 #include "agent/base/listener_group.h"
 #include "agent/serve/api_error.h"
 #include "agent/serve/exchange.h"
 #include "agent/serve/http_server.h"
+#include "agent/serve/refusal_log.h"
 #include "agent/serve/request_parser.h"
 #include "agent/serve/router.h"
 #include "agent/telemetry/http_counters.h"
@@ -35,19 +38,19 @@ class HttpSession;
 
 /// What all sessions of a server share.
 struct ServerShared {
-  explicit ServerShared(const ServeOptions& given)
-      : options(given),
-        max_body_bytes_total(given.max_body_bytes_total.value_or(
-            std::max<std::uint64_t>(256ULL << 20U, given.max_body_bytes))) {}
+  ServerShared(const ServeOptions& given, model::Executor& executes, admit::Admission& admits,
+               const Clock& tells_time)
+      : options(given), executor(executes), admission(admits), clock(tells_time) {}
 
   const ServeOptions options;
-  const std::uint64_t max_body_bytes_total;
-  Router router;  ///< filled before the first session
+  model::Executor& executor;
+  admit::Admission& admission;
+  const Clock& clock;  ///< of deadlines; the time-outs of a connection go by real time
+  Router router;       ///< filled before the first session
   std::atomic<bool> draining{false};
   /// Set before `draining`: another process serves this port from now on.
   std::atomic<bool> handing_over{false};
   std::atomic<std::uint32_t> connections{0};
-  std::atomic<std::uint64_t> body_bytes{0};  ///< reserved by requests in progress
 
   /// Wakes wait_drained(); called when a connection or a listener ended.
   void notify_drain();
@@ -74,6 +77,7 @@ struct IoThread {
 
   boost::asio::io_context context{1};
   telemetry::HttpCounters counters;
+  RefusalLog refusal_log;
   std::unique_ptr<ListenerSeat> own_seat;
   std::atomic<ListenerSeat*> seat{nullptr};                   ///< own_seat, once it is there
   std::unordered_set<std::shared_ptr<HttpSession>> sessions;  ///< the open ones
@@ -116,13 +120,19 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // Reading.
   void wait_readable();
   void on_readable();
+  void watch_client();
   void client_left();
   void advance();
   void begin_request();
-  [[nodiscard]] std::optional<ApiError> check_header();
-  [[nodiscard]] bool reserve_body();
-  void refuse(const ApiError& error);
   void dispatch();
+
+  // What the header decides: session_head.cc.
+  [[nodiscard]] std::optional<ApiError> check_header();
+  [[nodiscard]] std::optional<ApiError> admit();
+  [[nodiscard]] std::optional<ApiError> check_expect();
+  void drop_body();
+  void refuse(const ApiError& error);
+  void log_refusal(model::RefusalReason reason);
 
   // Writing.
   void append_head(const Response& response, std::optional<std::size_t> content_length);
@@ -134,6 +144,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // Deadlines: one timer, armed for the earlier of the two.
   void set_read_deadline(std::optional<std::chrono::milliseconds> from_now);
+  void end_reading_within(std::chrono::milliseconds from_now);
+  [[nodiscard]] std::chrono::milliseconds half_request_grace() const;
   void arm_timer();
   void on_timer();
 
@@ -146,13 +158,17 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   State state_ = State::kReading;
   bool waiting_readable_ = false;
   bool waiting_writable_ = false;
+  bool waiting_reset_ = false;
   std::optional<SteadyTime> read_deadline_;
+  std::optional<SteadyTime> read_until_;  ///< no read deadline is later
   std::optional<SteadyTime> write_deadline_;
   std::optional<SteadyTime> timer_armed_for_;
 
   std::string inbox_;  ///< read and not yet parsed
   std::string outbox_;
   std::size_t sent_ = 0;  ///< of outbox_
+  /// What of the answer the client has not taken, for those who make more of it.
+  const std::shared_ptr<std::atomic<std::size_t>> unsent_;
 
   // The current request.
   std::optional<RequestParser> parser_;
@@ -162,7 +178,6 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Request request_;
   const Route* route_ = nullptr;
   std::size_t path_index_ = 0;
-  std::uint64_t reserved_bytes_ = 0;
   std::function<void()> abort_callback_;
   unsigned status_ = 0;
   bool streaming_ = false;

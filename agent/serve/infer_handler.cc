@@ -6,8 +6,8 @@ namespace weir::serve {
 
 void add_infer(Router& router, const Services& services) {
   router.add("POST", "/infer", [services](const std::shared_ptr<Exchange>& exchange) {
-    start_generation(services, exchange,
-                     parse_infer(exchange->request().body, services.clock.now()), infer_result);
+    start_generation(services, exchange, parse_infer(exchange->take_body(), services.clock.now()),
+                     infer_result);
   });
 }
 

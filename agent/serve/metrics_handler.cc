@@ -11,6 +11,8 @@ void add_metrics(Router& router, const Services& services) {
     telemetry::MetricsInput input;
     input.build_id = build_id();
     input.http = services.server.http_reading();
+    const admit::AdmissionReading admission = services.admission.reading();
+    input.admission = &admission;
     input.models = services.executor.models();
     input.sla = services.metrics.sla_reading();
     input.kernel = snapshot.get();

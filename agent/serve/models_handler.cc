@@ -46,7 +46,7 @@ void add_models(Router& router, const Services& services) {
       exchange->respond(std::move(response));
       return;
     }
-    exchange->respond(to_response(unknown_model(services, name)));
+    exchange->respond(to_response(unknown_model(services.executor, name)));
   });
 }
 

@@ -13,10 +13,11 @@ namespace {
 class SessionExchange final : public Exchange {
  public:
   SessionExchange(std::weak_ptr<IoThread> io, std::weak_ptr<HttpSession> session,
-                  std::uint64_t serial, Request request)
+                  std::uint64_t serial, Request request, StreamRoom room)
       : io_(std::move(io)),
         session_(std::move(session)),
         serial_(serial),
+        room_(std::move(room)),
         request_(std::move(request)) {}
 
   ~SessionExchange() override {
@@ -30,6 +31,7 @@ class SessionExchange final : public Exchange {
   }
 
   const Request& request() const override { return request_; }
+  std::string take_body() override { return std::move(request_.body); }
 
   void respond(Response response) override {
     answered_ = true;
@@ -55,6 +57,10 @@ class SessionExchange final : public Exchange {
     with_session([serial = serial_, complete](HttpSession& session) {
       session.end_stream(serial, complete);
     });
+  }
+
+  bool wants_more(std::size_t coming_bytes) const override {
+    return room_.unsent->load(std::memory_order_relaxed) + coming_bytes <= room_.max_bytes / 2;
   }
 
   void on_abort(std::function<void()> callback) override {
@@ -83,7 +89,8 @@ class SessionExchange final : public Exchange {
   const std::weak_ptr<IoThread> io_;
   const std::weak_ptr<HttpSession> session_;
   const std::uint64_t serial_;
-  const Request request_;
+  const StreamRoom room_;
+  Request request_;
   bool answered_ = false;
 };
 
@@ -91,9 +98,10 @@ class SessionExchange final : public Exchange {
 
 std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
                                                 std::weak_ptr<HttpSession> session,
-                                                std::uint64_t serial, Request request) {
+                                                std::uint64_t serial, Request request,
+                                                StreamRoom room) {
   return std::make_shared<SessionExchange>(std::move(io), std::move(session), serial,
-                                           std::move(request));
+                                           std::move(request), std::move(room));
 }
 
 }  // namespace weir::serve

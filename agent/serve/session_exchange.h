@@ -6,6 +6,8 @@
 // Thread-safety: as Exchange.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -16,10 +18,16 @@ namespace weir::serve {
 struct IoThread;
 class HttpSession;
 
+/// How much of its answers a session has not sent yet, and how much it may hold.
+struct StreamRoom {
+  std::shared_ptr<const std::atomic<std::size_t>> unsent;
+  std::uint64_t max_bytes = 0;
+};
+
 /// `serial` numbers the request within its session.
 [[nodiscard]] std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
                                                               std::weak_ptr<HttpSession> session,
-                                                              std::uint64_t serial,
-                                                              Request request);
+                                                              std::uint64_t serial, Request request,
+                                                              StreamRoom room);
 
 }  // namespace weir::serve

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "agent/telemetry/admission_metrics.h"
 #include "agent/telemetry/catalogue.h"
 #include "agent/telemetry/kernel_metrics.h"
 #include "agent/telemetry/model_metrics.h"
@@ -64,6 +65,7 @@ std::string render_metrics(const MetricsInput& input) {
   out.family(kCatalogue[kBuildInfo]);
   out.sample({{"build_id", input.build_id}}, std::uint64_t{1});
   render_http(out, input.http);
+  if (input.admission != nullptr) render_admission_metrics(out, *input.admission);
   render_model_metrics(out, input.models);
   render_sla_metrics(out, input.sla);
   if (input.kernel != nullptr) render_kernel_metrics(out, *input.kernel);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "agent/admit/admission.h"
 #include "agent/kernel/data_plane.h"
 #include "agent/model/generation.h"
 #include "agent/telemetry/http_counters.h"
@@ -22,6 +23,8 @@ namespace weir::telemetry {
 struct MetricsInput {
   std::string_view build_id;
   HttpReading http;
+  /// Null: nothing is admitted here, its families are left out.
+  const admit::AdmissionReading* admission = nullptr;
   std::vector<model::ModelInfo> models;
   upstream::SlaReading sla;
   /// Null: the kernel side is off, its families are left out.

@@ -253,55 +253,26 @@ TEST_F(Errors, DroppedRequestIsAnsweredAll) {
   EXPECT_EQ(error_field(reply, "message"), "the request was dropped without an answer");
 }
 
-TEST_F(Errors, BodiesInProgressAreBoundedTogether) {
-  options.max_body_bytes = 2048;
-  options.max_body_bytes_total = 3000;
-  start();
-  HttpClient first = client();
-  first.send(
-      "POST /infer HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
-      "Content-Length: 2000\r\nExpect: 100-continue\r\n\r\n");
-  first.read_head();
-  HttpClient second = client();
-  const HttpReply reply = second.post("/infer", std::string(1001, ' '));
-  EXPECT_EQ(reply.status, 429);
-  EXPECT_EQ(error_field(reply, "code"), "memory");
-  first.hang_up();
-  EXPECT_TRUE(eventually([&] {
-    return client().post("/infer", std::string(1001, ' ')).status == 400;  // read, and no JSON
-  }));
-}
-
-TEST(ServeOptions, AreCheckedWithFieldAndLimit) {
-  ScriptedExecutor executor({});
-  FixedMetricsSource metrics;
-  FakeClock clock;
-  ServeOptions options;
-  options.listen = *Endpoint::parse("127.0.0.1:0", true);
-  options.io_threads = 257;
-  const auto result = HttpServer::create(options, executor, metrics, clock);
-  ASSERT_FALSE(result.ok());
-  EXPECT_EQ(result.error().code, Code::kInvalidArgument);
-  EXPECT_EQ(result.error().message, "io_threads is 257; it must be in 1..256");
-}
-
-TEST(ServeOptions, LargestBodyNeedsNoOtherOption) {
-  ScriptedExecutor executor({});
-  FixedMetricsSource metrics;
-  FakeClock clock;
-  ServeOptions options;
-  options.listen = *Endpoint::parse("127.0.0.1:0", true);
-  options.io_threads = 1;
-  options.max_body_bytes = 1ULL << 30U;
-  EXPECT_TRUE(HttpServer::create(options, executor, metrics, clock).ok());
-  options.max_body_bytes_total = 1024;
-  EXPECT_FALSE(HttpServer::create(options, executor, metrics, clock).ok());
+TEST_F(Errors, OptionsAreCheckedWithFieldAndLimit) {
+  const auto message = [&](auto change) {
+    ServeOptions changed = options;
+    change(changed);
+    const auto made = HttpServer::create(changed, executor, *admission, metrics, clock);
+    return made.ok() ? "accepted" : made.error().message;
+  };
+  EXPECT_EQ(message([](ServeOptions& o) { o.io_threads = 257; }),
+            "io_threads is 257; it must be in 1..256");
+  EXPECT_EQ(message([](ServeOptions& o) { o.max_body_bytes = (1ULL << 30U) + 1; }),
+            "max_body_bytes is 1073741825; it must be in 1024..1073741824");
+  EXPECT_EQ(message([](ServeOptions& o) { o.default_timeout = std::chrono::milliseconds(0); }),
+            "default_timeout_ms is 0; it must be in 1..86400000");
+  EXPECT_EQ(message([](ServeOptions& o) { o.max_body_bytes = 1ULL << 30U; }), "accepted");
 }
 
 TEST_F(Errors, PortInUseIsReported) {
   ServeOptions same = options;
   same.listen = server->endpoint();
-  const auto result = HttpServer::create(same, executor, metrics, clock);
+  const auto result = HttpServer::create(same, executor, *admission, metrics, clock);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().os_errno, EADDRINUSE);
   EXPECT_NE(result.error().message.find(server->endpoint().to_string()), std::string::npos);

@@ -25,6 +25,10 @@ void expect_rejected(const Outcome<GenerationCall>& outcome, const Rejected& exp
   EXPECT_EQ(error->message, expected.message) << expected.body;
 }
 
+Outcome<GenerationCall> parse_completion(std::string_view body) {
+  return weir::serve::parse_completion(body, TimePoint{});
+}
+
 const GenerationCall& accepted(const Outcome<GenerationCall>& outcome) {
   static const GenerationCall kNone{};
   const auto* error = std::get_if<ApiError>(&outcome);
@@ -118,7 +122,7 @@ TEST(GenerationJson, WholeNumbersMayBeWrittenAsFractions) {
       parse_infer(R"({"prompt":"x","max_tokens":16.0,"priority":7.0})", TimePoint{});
   const GenerationCall& call = accepted(outcome);
   EXPECT_EQ(call.request->max_tokens, 16U);
-  EXPECT_EQ(call.request->priority, 7);
+  EXPECT_EQ(call.priority, 7);
   for (const char* const tokens : {"1.5", "0.0", "1e300", "1e400"}) {
     const auto refused =
         parse_infer(std::string(R"({"prompt":"x","max_tokens":)") + tokens + "}", TimePoint{});
@@ -130,6 +134,13 @@ TEST(GenerationJson, WholeNumbersMayBeWrittenAsFractions) {
 TEST(CompletionJson, TheSmallestTopPIsNotNothing) {
   const auto outcome = parse_completion(R"({"prompt":"x","top_p":1e-300})");
   EXPECT_GT(accepted(outcome).request->sampling.top_p, 0.0F);
+}
+
+TEST(CompletionJson, DeadlineCountsFromNow) {
+  const TimePoint now{std::chrono::hours(2)};
+  const auto outcome = weir::serve::parse_completion(R"({"prompt":"x","deadline_ms":250})", now);
+  EXPECT_EQ(accepted(outcome).request->deadline, now + std::chrono::milliseconds(250));
+  EXPECT_EQ(accepted(parse_completion(R"({"prompt":"x"})")).request->deadline, std::nullopt);
 }
 
 TEST(CompletionJson, DefaultsAreThoseOfOpenAi) {
@@ -156,7 +167,7 @@ TEST(CompletionJson, ReadsEveryField) {
   EXPECT_EQ(call.request->sampling.top_p, 0.25F);
   EXPECT_EQ(call.request->sampling.seed, 1U);
   EXPECT_EQ(call.request->stop, std::vector<std::string>{"end"});
-  EXPECT_EQ(call.request->priority, 4);
+  EXPECT_EQ(call.priority, 4);
   EXPECT_TRUE(call.stream);
   EXPECT_TRUE(call.include_usage);
 }

@@ -63,6 +63,13 @@ class HttpClient {
     fd_ = -1;
   }
 
+  /// Closes with a reset instead of an orderly end.
+  void reset() {
+    const linger none{.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd_, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    hang_up();
+  }
+
   /// Nothing more will be sent; what was is still to be answered.
   void finish_sending() { shutdown(fd_, SHUT_WR); }
 

@@ -195,6 +195,31 @@ TEST_F(Lifecycle, DrainFinishesWhatRunsAndRefusesWhatIsNew) {
   EXPECT_TRUE(server->wait_drained(seconds(5)));
 }
 
+TEST_F(Lifecycle, HalfARequestHoldsADrainForSecondsOnly) {
+  HttpClient header = client();
+  header.send("POST /infer HTTP/1.1\r\nHost: t\r\n");
+  HttpClient body = client();
+  body.send(
+      "POST /infer HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+      "Content-Length: 100000\r\n\r\n");
+  ASSERT_TRUE(eventually([&] { return server->http_reading().requests_in_flight == 2; }));
+  server->begin_drain();
+  // Bytes that trickle in do not win more time.
+  const auto until = std::chrono::steady_clock::now() + milliseconds(2500);
+  while (std::chrono::steady_clock::now() < until) {
+    body.send(" ");
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+  for (HttpClient* const http : {&header, &body}) {
+    const HttpReply reply = http->read_reply();
+    EXPECT_EQ(reply.status, 503);
+    EXPECT_EQ(error_field(reply, "code"), "draining");
+    EXPECT_EQ(reply.header("Retry-After"), "1");
+    http->hang_up();
+  }
+  EXPECT_TRUE(server->wait_drained(seconds(1)));
+}
+
 TEST_F(Lifecycle, ReadinessEndsWithTheDrain) {
   HttpClient http = client();
   http.send("GET /readyz HTTP/1.1\r\n");

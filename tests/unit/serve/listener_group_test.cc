@@ -202,11 +202,11 @@ TEST_F(Listeners, HandOverEndsConnectionsThatSayNothing) {
 
 TEST_F(Listeners, SecondServerSharesThePortOnlyWhenAsked) {
   options.listen = server->endpoint();
-  auto refused = HttpServer::create(options, executor, metrics, clock);
+  auto refused = HttpServer::create(options, executor, *admission, metrics, clock);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().os_errno, EADDRINUSE);
   options.share_port = true;
-  auto second = HttpServer::create(options, executor, metrics, clock);
+  auto second = HttpServer::create(options, executor, *admission, metrics, clock);
   ASSERT_TRUE(second.ok()) << second.error().message;
   server->begin_hand_over();
   EXPECT_TRUE(server->wait_drained(seconds(5)));

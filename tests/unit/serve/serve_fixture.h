@@ -13,7 +13,9 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "agent/admit/admission.h"
 #include "agent/serve/http_server.h"
 #include "tests/fixtures/fake_clock.h"
 #include "tests/fixtures/scripted_executor.h"
@@ -46,7 +48,12 @@ class ServeTest : public testing::Test {
     options.listen = *Endpoint::parse("127.0.0.1:0", true);
     if (!options.io_threads.has_value()) options.io_threads = 2;
     server.reset();
-    auto created = HttpServer::create(options, executor, metrics, clock);
+    // Requests that a test still holds have reservations: what gave them stays.
+    if (admission) earlier.push_back(std::move(admission));
+    auto admits = admit::Admission::create(admission_options, clock);
+    ASSERT_TRUE(admits.ok()) << admits.error().message;
+    admission = *std::move(admits);
+    auto created = HttpServer::create(options, executor, *admission, metrics, clock);
     ASSERT_TRUE(created.ok()) << created.error().message;
     server = *std::move(created);
   }
@@ -76,10 +83,19 @@ class ServeTest : public testing::Test {
     return value->is_null() ? "null" : std::string(value->get_string());
   }
 
+  /// How many requests were refused, by where and why.
+  [[nodiscard]] std::uint64_t refusals(admit::Stage stage, model::RefusalReason reason) const {
+    return admission->reading()
+        .refusals[static_cast<std::size_t>(stage)][static_cast<std::size_t>(reason)];
+  }
+
   ServeOptions options;
+  admit::Admission::Options admission_options;
+  FakeClock clock;
+  std::vector<std::unique_ptr<admit::Admission>> earlier;
+  std::unique_ptr<admit::Admission> admission;
   ScriptedExecutor executor{{model_named("tiny", State::kReady)}};
   FixedMetricsSource metrics;
-  FakeClock clock;
   std::unique_ptr<HttpServer> server;
 };
 

@@ -165,6 +165,49 @@ TEST_F(Streaming, ClientThatDoesNotReadIsCut) {
   EXPECT_TRUE(eventually([&] { return server->http_reading().connections == 0; }));
 }
 
+TEST_F(Streaming, ASlowReaderIsToldToTheEngineBeforeItIsCut) {
+  options.max_stream_bytes = 64 << 20;
+  start();
+  HttpClient http(server->endpoint(), 4096);
+  http.send_post("/v1/completions", R"({"prompt":"x","stream":true})");
+  const auto [name, request] = executor.next();
+  ASSERT_NE(request, nullptr);
+  EXPECT_TRUE(request->listener->wants_more());
+  const std::string piece(1 << 20, 'x');
+  int pieces = 0;
+  while (request->listener->wants_more() && pieces < 64) {
+    request->listener->on_text(piece);
+    ++pieces;
+  }
+  // Half of what may wait, and what the kernel's buffers took.
+  EXPECT_GE(pieces, 32);
+  EXPECT_LT(pieces, 64);
+  EXPECT_FALSE(request->cancelled.load());
+  request->listener->on_complete({});
+  std::size_t received = 0;
+  const std::string body = http.read_reply().body;
+  for (const char c : body) received += c == 'x' ? 1U : 0U;
+  EXPECT_GE(received, static_cast<std::size_t>(pieces) << 20U);
+  EXPECT_TRUE(request->listener->wants_more()) << "all is taken";
+}
+
+TEST_F(Streaming, WhatNoModelMadeIsMarked) {
+  for (const bool stream : {false, true}) {
+    HttpClient http = client();
+    http.send_post("/v1/completions",
+                   stream ? R"({"prompt":"x","stream":true})" : R"({"prompt":"x"})");
+    const auto [name, request] = executor.next();
+    ASSERT_NE(request, nullptr);
+    request->listener->on_degraded(stream ? model::Degraded::kDefault : model::Degraded::kCached);
+    request->listener->on_text("sorry");
+    request->listener->on_complete({});
+    EXPECT_EQ(http.read_reply().header("X-Weir-Degraded"), stream ? "default" : "cached");
+    http.send_post("/v1/completions", R"({"prompt":"x"})");
+    executor.next().request->listener->on_complete({});
+    EXPECT_EQ(http.read_reply().header("X-Weir-Degraded"), "");
+  }
+}
+
 TEST_F(Streaming, ClientThatStopsReadingTimesOut) {
   options.write_timeout = std::chrono::milliseconds(50);
   options.max_stream_bytes = 64 << 20;

@@ -89,6 +89,7 @@ struct MetricsTest : testing::Test {
     (*histograms)[WEIR_HIST_TTFB].add(hist);
     backend.histograms = std::move(histograms);
     snapshot.backends.push_back(backend);
+    input.admission = &admission;
     input.kernel = &snapshot;
   }
 
@@ -101,6 +102,7 @@ struct MetricsTest : testing::Test {
   }
 
   MetricsInput input;
+  admit::AdmissionReading admission;
   kernel::Snapshot snapshot;
 };
 

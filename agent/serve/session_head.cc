@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// HttpSession, between the header of a request and its handler: what the header alone decides.
+#include <spdlog/spdlog.h>
+
+#include "agent/serve/admission_fields.h"
+#include "agent/serve/generation_call.h"
+#include "agent/serve/http_session.h"
+#include "agent/serve/request_rules.h"
+
+namespace weir::serve {
+
+std::optional<ApiError> HttpSession::check_header() {
+  request_.method = parser_->method();  // first: the answer to HEAD has no body, errors included
+  if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
+    return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
+  }
+  if (parser_->unknown_encoding()) {
+    ApiError error = bad_request("unsupported_transfer_encoding",
+                                 "the only Transfer-Encoding is chunked, not " +
+                                     printable(*parser_->field("transfer-encoding")));
+    error.status = 501;
+    return error;
+  }
+  const auto path = path_of(parser_->target());
+  if (!path.has_value()) {
+    return bad_request("malformed_request", "the request target is not a path");
+  }
+  request_.path = *path;
+  const auto found = shared_.router.find(request_.method, request_.path);
+  if (std::holds_alternative<Router::NoSuchPath>(found)) {
+    ApiError error = bad_request("unknown_url", "there is no " + printable(request_.method) + " " +
+                                                    printable(request_.path) +
+                                                    "; there is: " + shared_.router.listing());
+    error.status = 404;
+    return error;
+  }
+  if (const auto* wrong = std::get_if<Router::WrongMethod>(&found)) {
+    path_index_ = wrong->path_index;
+    allow_ = wrong->allow;
+    ApiError error =
+        bad_request("method_not_allowed", printable(request_.path) + " does not take " +
+                                              printable(request_.method) + "; it takes " + allow_);
+    error.status = 405;
+    return error;
+  }
+  const auto& match = std::get<Router::Match>(found);
+  route_ = match.route;
+  path_index_ = match.path_index;
+  request_.parameter = match.parameter;
+  if (request_.method == "POST") {
+    if (auto error = content_type_error(*parser_)) return error;
+  }
+  // Health and metrics must be told however full the agent is: they have no body.
+  if (request_.method == "POST" || !parser_->done()) {
+    if (auto error = admit()) return error;
+  }
+  return check_expect();
+}
+
+std::optional<ApiError> HttpSession::admit() {
+  if (shared_.draining.load() && !shared_.handing_over.load()) {
+    return from_refusal(
+        {model::RefusalReason::kDraining, "the agent is shutting down", std::nullopt});
+  }
+  const auto outcome = read_admission_fields(*parser_, shared_.options.tenant_header);
+  if (const auto* error = std::get_if<ApiError>(&outcome)) return *error;
+  const auto& fields = std::get<AdmissionFields>(outcome);
+  if (fields.model.has_value() && !shared_.executor.has_model(*fields.model)) {
+    ApiError error = unknown_model(shared_.executor, *fields.model);
+    error.param = kModelHeader;
+    return error;
+  }
+  request_.tenant = fields.tenant.value_or(admit::kDefaultTenant);
+  request_.model = fields.model.value_or("");
+  request_.level = fields.level;
+  const auto default_timeout = shared_.options.default_timeout;
+  if (fields.timeout.has_value() || default_timeout.has_value()) {
+    const TimePoint now = shared_.clock.now();
+    if (fields.timeout.has_value()) request_.deadline = now + *fields.timeout;
+    if (default_timeout.has_value()) request_.default_deadline = now + *default_timeout;
+  }
+  admit::RequestHead head;
+  head.tenant = request_.tenant;
+  head.model = request_.model;
+  head.level = fields.level.value_or(schedule::kDefaultLevel);
+  head.deadline = request_.deadline;
+  head.body_bytes =
+      parser_->chunked() ? shared_.options.max_body_bytes : parser_->content_length().value_or(0);
+  auto admitted = shared_.admission.reserve(head);
+  if (const auto* refusal = std::get_if<model::Refusal>(&admitted)) return from_refusal(*refusal);
+  request_.reservation =
+      std::make_shared<admit::Reservation>(std::get<admit::Reservation>(std::move(admitted)));
+  return std::nullopt;
+}
+
+std::optional<ApiError> HttpSession::check_expect() {
+  const auto expect = parser_->field("expect");
+  if (!expect.has_value() || parser_->http_1_0()) return std::nullopt;
+  if (!equal_ignoring_case(*expect, "100-continue")) {
+    ApiError error = bad_request("expectation_failed", "the only Expect is 100-continue");
+    error.status = 417;
+    return error;
+  }
+  if (!parser_->done() && inbox_.empty()) {
+    outbox_ += "HTTP/1.1 100 Continue\r\n\r\n";
+    flush();
+  }
+  return std::nullopt;
+}
+
+/// Answers a request that no handler sees.
+void HttpSession::refuse(const ApiError& error) {
+  state_ = State::kAnswering;
+  set_read_deadline(std::nullopt);
+  request_.id = request_id(*parser_);
+  // What follows on the connection can be told from this request's body only if that was read.
+  keep_alive_ = parser_->done() && parser_->keep_alive();
+  Response response = to_response(error);
+  if (!allow_.empty()) response.headers.emplace_back("Allow", allow_);
+  respond(serial_, std::move(response));
+  wait_readable();
+}
+
+// A short request mostly comes in one piece with its body. Dropping that keeps the connection: one
+// that is closed for each refusal makes a storm of connects out of a storm of requests.
+void HttpSession::drop_body() {
+  while (!parser_->done() && !inbox_.empty()) {
+    const RequestParser::Progress progress = parser_->put(inbox_);
+    inbox_.erase(0, progress.consumed);
+    if (progress.status != RequestParser::Status::kNeedMore || progress.consumed == 0) return;
+  }
+}
+
+void HttpSession::log_refusal(model::RefusalReason reason) {
+  const std::string_view name = to_string(reason);
+  spdlog::debug("request refused reason={} status={} id={} tenant={}", name, status_, request_.id,
+                request_.tenant);
+  if (const auto count = io_.refusal_log.note(reason, std::chrono::steady_clock::now())) {
+    spdlog::info("requests refused reason={} count={} status={} path={} tenant={}", name, *count,
+                 status_, printable(request_.path), request_.tenant);
+  }
+}
+
+}  // namespace weir::serve
