@@ -88,6 +88,8 @@ def parse_arguments():
     parser.add_argument("--warmup", type=float, default=0.4, help="before that; `learned` learns")
     parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
                         default=list(SHAPES), help="numbers, from 0")
+    parser.add_argument("--realtime", action="store_true",
+                        help="SCHED_FIFO: for a machine that is not quiet (root)")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("there is at least one round")
@@ -98,6 +100,8 @@ def measure(shape, policy, load, seed, arguments):
     argv = [BIN / "weir-batch-sweep", *shape.arguments(), *policy, "--rate",
             load * shape.capacity(), "--seconds", arguments.seconds, "--warmup", arguments.warmup,
             "--seed", seed]
+    if arguments.realtime:
+        argv = ["chrt", "-f", "10", *argv]
     run = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120)
     assert run.stdout.startswith("{"), f"{argv}: {run.returncode} {run.stdout}{run.stderr}"
     return {**json.loads(run.stdout), "failed": run.returncode != 0}
@@ -215,6 +219,7 @@ def main():
     rig.publish("batch", summary, {
         "started_unix_s": started, "took_s": time.time() - started, "machine": machine,
         "loadavg_after": os.getloadavg(), "rounds": arguments.rounds,
+        "realtime": arguments.realtime,
         "shapes": [dataclasses.asdict(s) for s in arguments.shapes], "runs": runs,
         "comparison": found})
     return 1 if failed else 0
