@@ -104,14 +104,21 @@ Outcome explore(std::size_t workers, Thread... threads) {
       limits);
 }
 
-TEST(IdleModel, OneTaskWakesTheOneWorker) {
+class IdleModel : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!model::kCanExplore) GTEST_SKIP() << "fibers; the other builds run this";
+  }
+};
+
+TEST_F(IdleModel, OneTaskWakesTheOneWorker) {
   const Outcome outcome = explore(
       1, [](World& world) { world.submit(1); }, [](World& world) { world.work(0); });
   EXPECT_EQ(outcome.failure, "");
   EXPECT_GE(outcome.runs, 10U);
 }
 
-TEST(IdleModel, OneTaskWakesOneOfTwo) {
+TEST_F(IdleModel, OneTaskWakesOneOfTwo) {
   const Outcome outcome = explore(
       2, [](World& world) { world.submit(1); }, [](World& world) { world.work(0); },
       [](World& world) { world.work(1); });
@@ -119,7 +126,7 @@ TEST(IdleModel, OneTaskWakesOneOfTwo) {
   EXPECT_GE(outcome.runs, 100U);
 }
 
-TEST(IdleModel, ABatchOfTwoWakesBothOneAfterTheOther) {
+TEST_F(IdleModel, ABatchOfTwoWakesBothOneAfterTheOther) {
   const Outcome outcome = explore(
       2, [](World& world) { world.submit(2); }, [](World& world) { world.work(0); },
       [](World& world) { world.work(1); });
@@ -127,7 +134,7 @@ TEST(IdleModel, ABatchOfTwoWakesBothOneAfterTheOther) {
   EXPECT_GE(outcome.runs, 100U);
 }
 
-TEST(IdleModel, AWorkerThatGaveUpWaitingIsNotCounted) {
+TEST_F(IdleModel, AWorkerThatGaveUpWaitingIsNotCounted) {
   // The second worker's wait ends by itself at any moment; it retires then.
   const Outcome outcome = explore(
       2, [](World& world) { world.submit(1); }, [](World& world) { world.work(0); },

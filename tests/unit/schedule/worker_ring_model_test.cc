@@ -124,6 +124,9 @@ void expect_holds(const Outcome& outcome, std::size_t least_runs) {
 
 class RingModel : public ::testing::TestWithParam<bool> {
  protected:
+  void SetUp() override {
+    if (!model::kCanExplore) GTEST_SKIP() << "fibers; the other builds run this";
+  }
   [[nodiscard]] static Limits limits() {
     Limits limits;
     limits.store_buffers = GetParam();
@@ -229,7 +232,14 @@ TEST_P(RingModel, SlotIsTakenOnce) {
 
 // ---- the checker itself finds what it is for ----------------------------------------------------
 
-TEST(Interleavings, FindsAnUpdateThatIsLost) {
+class Interleavings : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!model::kCanExplore) GTEST_SKIP() << "fibers; the other builds run this";
+  }
+};
+
+TEST_F(Interleavings, FindsAnUpdateThatIsLost) {
   struct Shared {
     model::Atomic<int> count{0};
   };
@@ -266,7 +276,7 @@ Outcome hand_over(std::memory_order store, std::memory_order load) {
   });
 }
 
-TEST(Interleavings, FindsARaceThatOnlyTheOrdersTell) {
+TEST_F(Interleavings, FindsARaceThatOnlyTheOrdersTell) {
   EXPECT_EQ(hand_over(std::memory_order_release, std::memory_order_acquire).failure, "");
   EXPECT_NE(hand_over(std::memory_order_relaxed, std::memory_order_acquire).failure, "");
   EXPECT_NE(hand_over(std::memory_order_release, std::memory_order_relaxed).failure, "");
@@ -298,7 +308,7 @@ Outcome flag_and_look(bool fenced, bool store_buffers) {
       limits);
 }
 
-TEST(Interleavings, FindsWhatNeedsAFence) {
+TEST_F(Interleavings, FindsWhatNeedsAFence) {
   EXPECT_EQ(flag_and_look(false, false).failure, "");
   EXPECT_NE(flag_and_look(false, true).failure, "");
   EXPECT_EQ(flag_and_look(true, true).failure, "");
