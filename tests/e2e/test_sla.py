@@ -107,9 +107,9 @@ class Sla(unittest.TestCase):
 
     def test_a_slow_request_gets_a_second_attempt_and_one_answer(self):
         agent = self.agent({"adaptive_retry": {"enabled": True, "after_ms": 1}})
-        own = self.ask(agent, MODEL_NAME, prompt="A long prompt. " * 20).json()["result"]
+        own = self.ask(agent, MODEL_NAME, prompt="A long prompt. " * 60).json()["result"]
         for _ in range(5):
-            reply = self.ask(agent, MODEL_NAME, prompt="A long prompt. " * 20)
+            reply = self.ask(agent, MODEL_NAME, prompt="A long prompt. " * 60)
             self.assertEqual(reply.status, 200, reply)
             self.assertEqual(reply.json()["result"], own)
         wait_until(lambda: self.counters(agent)["adaptive_attempts_total"] >= 1, "an attempt")
