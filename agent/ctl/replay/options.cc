@@ -42,14 +42,6 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
-bool usable_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                  c == '.' || c == '_' || c == '-';
-         });
-}
-
 std::optional<double> share_of(std::string_view text) {
   const auto share = number<double>(text);
   // Written so that NaN fails.
@@ -87,6 +79,14 @@ Status check_names(std::string_view option, const std::vector<Named>& all) {
 }
 
 }  // namespace
+
+bool is_plain_name(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxNameBytes &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '.' || c == '_' || c == '-';
+         });
+}
 
 Result<Target> parse_target(std::string_view text) {
   constexpr std::string_view kScheme = "http://";
@@ -140,7 +140,7 @@ Result<RequestClass> parse_class(std::string_view text) {
   if (parts.size() < 3 || parts.size() > 4) return wrong("--class", text, kRight);
   const auto share = share_of(parts[1]);
   const auto priority = number<std::int32_t>(parts[2]);
-  if (!usable_name(parts[0]) || !share || !priority || *priority < 0 ||
+  if (!is_plain_name(parts[0]) || !share || !priority || *priority < 0 ||
       *priority >= schedule::kLevels) {
     return wrong("--class", text, kRight);
   }
@@ -158,7 +158,7 @@ Result<RequestClass> parse_class(std::string_view text) {
 Result<Tenant> parse_tenant(std::string_view text) {
   const auto parts = split(text, ':');
   const auto share = parts.size() == 2 ? share_of(parts[1]) : std::nullopt;
-  if (!share || !usable_name(parts[0])) {
+  if (!share || !is_plain_name(parts[0])) {
     return wrong("--tenant", text,
                  "NAME:SHARE: a name of 1..64 letters, digits, '.', '_' or '-', a share above 0");
   }

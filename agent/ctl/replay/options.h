@@ -68,6 +68,9 @@ struct LengthRange {
 /// "Name: value"
 [[nodiscard]] Result<std::pair<std::string, std::string>> parse_header(std::string_view text);
 
+/// 1..64 letters, digits, '.', '_' or '-': what can stand anywhere.
+[[nodiscard]] bool is_plain_name(std::string_view name);
+
 struct Options {
   // The load: exactly one of the three.
   std::string trace;                         ///< path, "-": standard input

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Requests as they go over the wire.
+// Requests as they go over the wire. Model, priority and deadline stand in header fields as well as
+// in the body: an agent admits by the head alone, and OpenAI's body has no deadline. Other servers
+// ignore them.
 //
 // Thread-safe: constant after construction.
 #pragma once
@@ -23,8 +25,9 @@ class RequestText {
 
  private:
   PromptText prompts_;
-  std::vector<std::string> heads_;      ///< by tenant, up to the value of Content-Length
-  std::string body_begin_;              ///< up to the prompt
+  std::size_t tenants_;
+  std::vector<std::string> heads_;  ///< by class, then tenant; up to the value of Content-Length
+  std::string body_begin_;          ///< up to the prompt
   std::vector<std::string> body_ends_;  ///< by class, behind max_tokens
 };
 

@@ -204,7 +204,7 @@ TEST(PromptText, BlocksShrinkWithTheLengths) {
 
 TEST(RequestText, IsARequestOfItsApi) {
   Options options = poisson(1, 1);
-  options.model = "m\"1";
+  options.model = "m-1";
   options.classes = {{"c", 1, 3, 250ms}};
   options.tenants = {{"t1", 1}};
   options.headers = {{"X-A", "b"}};
@@ -213,12 +213,22 @@ TEST(RequestText, IsARequestOfItsApi) {
   arrival.output_tokens = 17;
   std::string text = "left over";
   RequestText(options).write(text, arrival);
-  const std::string body = R"({"model":"m\"1","prompt":")" + prompt_of(arrival) +
+  const std::string body = R"({"model":"m-1","prompt":")" + prompt_of(arrival) +
                            R"(","max_tokens":17,"priority":3,"deadline_ms":250})";
   EXPECT_EQ(text,
             "POST /infer HTTP/1.1\r\nHost: h:1\r\nContent-Type: application/json\r\n"
-            "Accept: application/json\r\nx-weir-tenant: t1\r\nX-A: b\r\nContent-Length: " +
+            "Accept: application/json\r\nx-weir-model: m-1\r\nx-weir-priority: 3\r\n"
+            "x-weir-timeout-ms: 250\r\nx-weir-tenant: t1\r\nX-A: b\r\nContent-Length: " +
                 std::to_string(body.size()) + "\r\n\r\n" + body);
+}
+
+TEST(RequestText, QuotesNamesThatNoFieldCanHave) {
+  Options options = poisson(1, 1);
+  options.model = "a\"b\r\nc";
+  std::string text;
+  RequestText(options).write(text, Arrival());
+  EXPECT_NE(text.find(R"({"model":"a\"b\r\nc",)"), std::string::npos);
+  EXPECT_EQ(text.find("x-weir-model"), std::string::npos);
 }
 
 TEST(RequestText, AsksForAStreamWithItsUsage) {
