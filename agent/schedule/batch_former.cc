@@ -152,6 +152,9 @@ std::size_t BatchFormer::learned_size(const BatchQueue& queue, std::size_t avail
 }
 
 std::size_t BatchFormer::best_size(const BatchQueue& queue, std::size_t available) {
+  // Sizes that were never tried are approached by doubling: one that is far too large costs more
+  // than the few steps on the way there.
+  available = std::min(available, std::max<std::size_t>(1, 2 * step_time_.largest_seen()));
   // With more waiting than a batch holds, throughput alone counts.
   const double load = queue.waiting > options_.max_batch_size
                           ? std::numeric_limits<double>::infinity()

@@ -5,7 +5,6 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <limits>
 
 namespace weir::schedule {
 
@@ -146,42 +145,42 @@ void StepTime::fit_line() {
   line_ = Line{mean_t - item_s * mean_n, item_s};
 }
 
-// What was not seen is judged kindly, so that it is tried: it continues from its next smaller
-// neighbour by the line or by the two neighbours before it, whichever rises less, and takes no
-// longer than its next larger one.
+// Between two sizes that were seen the time goes straight from one to the other. Beyond the largest
+// it continues by the line or by the two largest, whichever rises less: judged kindly, so that it
+// is tried.
 void StepTime::derive_offsets() {
   if (!line_) return;
   const auto on_line = [this](double n) { return line_->fixed_s + n * line_->item_s; };
   double below_n = 0;
   double below_s = 0;
-  double slope = line_->item_s;
   std::size_t next = 0;
-  const auto fill = [&](std::size_t end, double most_s) {
+  const auto fill = [&](std::size_t end, double slope) {
     for (; next < end; ++next) {
       const double n = static_cast<double>(sizes_[next].last);
-      sizes_[next].off_line_s = std::min(below_s + (n - below_n) * slope, most_s) - on_line(n);
+      sizes_[next].off_line_s = below_s + (n - below_n) * slope - on_line(n);
     }
   };
+  double slope = line_->item_s;
   for (const std::size_t index : seen_) {
     Sizes& sizes = sizes_[index];
     const double off = sizes.seconds - on_line(sizes.size);
     const double noise = kStandardErrors * deviation_ * std::sqrt(sizes.seconds / sizes.count);
     sizes.off_line_s = std::abs(off) > noise ? off : 0;
     const double own_s = on_line(sizes.size) + sizes.off_line_s;
-    if (next == 0) {
-      // Nothing smaller was seen: parallel to the line.
-      below_s = own_s - sizes.size * slope;
-      fill(index, own_s);
+    if (below_n > 0) {
+      slope = (own_s - below_s) / (sizes.size - below_n);
     } else {
-      fill(index, own_s);
-      slope = std::clamp((own_s - below_s) / (sizes.size - below_n), 0.0, line_->item_s);
+      below_s = own_s - sizes.size * slope;  // nothing smaller was seen: parallel to the line
     }
+    fill(index, slope);
     below_n = sizes.size;
     below_s = own_s;
     next = index + 1;
   }
-  fill(sizes_.size(), std::numeric_limits<double>::infinity());
+  fill(sizes_.size(), std::clamp(slope, 0.0, line_->item_s));
 }
+
+std::size_t StepTime::largest_seen() const { return seen_.empty() ? 0 : sizes_[seen_.back()].last; }
 
 double StepTime::seconds_of(std::size_t size) const {
   const double n = static_cast<double>(size);

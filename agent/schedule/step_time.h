@@ -3,7 +3,7 @@
 // How long a batch takes by its size, learned from batches that ran: a line
 // step_time(n) = fixed + n * item through the means of the sizes seen, and beside it each size's
 // own mean where that is not on the line (a cache that overflows, tiles that fill up). Sizes not
-// seen are judged by their neighbours, kindly.
+// seen are judged by their neighbours.
 //
 // Old batches are forgotten exponentially: the line forgets by batches, a size by batches of that
 // size, so that what was once seen to be slow is not tried again for no reason. A single slow batch
@@ -43,6 +43,9 @@ class StepTime {
 
   /// predict() in seconds. Precondition: line().
   [[nodiscard]] double seconds_of(std::size_t size) const;
+
+  /// The largest size seen, or of its group the largest; 0 before the first observation.
+  [[nodiscard]] std::size_t largest_seen() const;
 
   /// The smallest size up to `available` (1..largest) that leaves nearly the spare throughput of
   /// the best one, at `arrivals_per_second`: growing further buys next to nothing but latency.
