@@ -65,7 +65,8 @@ BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomi
       step_tokens_(std::min(kStepTokens, llama_n_batch(model_.context()))),
       can_go_back_(can_go_back(model_)),
       batch_(static_cast<std::int32_t>(step_tokens_)),
-      slots_(llama_n_seq_max(model_.context())) {
+      slots_(llama_n_seq_max(model_.context())),
+      may_abort_(can_go_back_) {
   llama_set_abort_callback(model_.context(), &BatchRunner::should_abort, this);
 }
 
@@ -199,7 +200,6 @@ std::optional<std::size_t> BatchRunner::newest() const {
 bool BatchRunner::decode(StepReport& report) {
   constexpr std::int32_t kNoSlot = 1;
   constexpr std::int32_t kAborted = 2;
-  may_abort_ = can_go_back_;
   while (running_ > resting_) {
     fill_batch();
     cancel_noticed_.reset();
@@ -215,6 +215,7 @@ bool BatchRunner::decode(StepReport& report) {
     }
     if (status == 0) {
       ++report.decode_steps;
+      may_abort_ = can_go_back_;
       return true;
     }
     if (status == kNoSlot) {
@@ -228,10 +229,9 @@ bool BatchRunner::decode(StepReport& report) {
       if (stopping_.load(std::memory_order_relaxed)) return false;  // the engine ends the rest
       ++report.decode_aborts;
       let_go(report);
-      if (restore()) {
-        may_abort_ = false;
-        continue;
-      }
+      // The others decode again in the next step: who left hears so, and is replaced, before.
+      may_abort_ = false;
+      if (restore()) return false;
       reason = "the decode was aborted, and the model cannot go back";
     }
     fail_all(make_error(Code::kInternal, reason), report);

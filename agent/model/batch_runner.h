@@ -7,9 +7,9 @@
 // is left out of the steps.
 //
 // Cancelled requests leave between steps. A step that has a cancelled request in it and goes on for
-// longer than kCancelPatience is stopped at the next node of the graph and begun again without it.
-// Not twice in a row, so that whoever sends and cancels costs the others half of their steps at
-// most.
+// longer than kCancelPatience is stopped at the next node of the graph; the next step does it again
+// without. Not twice in a row, so that whoever sends and cancels costs the others half of their
+// steps at most.
 //
 // Thread-compatible: one engine thread. Owns the model and the running requests; calls on_text() of
 // their listeners itself and hands their ends back as outcomes, each request exactly once. The
@@ -100,7 +100,7 @@ class BatchRunner {
   std::size_t resting_ = 0;
   std::uint64_t admissions_ = 0;
   // Of the decode under way.
-  bool may_abort_ = true;                    ///< for a cancelled request among others
+  bool may_abort_;                           ///< for a cancelled request among others
   std::optional<TimePoint> cancel_noticed_;  ///< since when there is one
 };
 
