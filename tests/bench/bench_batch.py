@@ -11,7 +11,7 @@ For each shape and each bound on p99 (2.5, 4 and 8 times what one request takes 
 low to high load) a policy's throughput is the highest load whose p99 is within the bound, between
 measured loads interpolated on the logarithm of p99. `learned_vs_best_fixed` is the throughput of
 `learned` over that of the fixed setting that is best for this very shape and bound: the worst case
-over all of them, each the median of the rounds. Nobody can choose another setting for each load;
+over all of them, each from the median p99 of the rounds at each load. Nobody can choose another setting for each load;
 that is what makes it a hard peer.
 
 In a round all policies serve the same arrivals, and their order rotates. Writes everything to
@@ -85,7 +85,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.7, help="measured, of one run")
-    parser.add_argument("--warmup", type=float, default=0.4, help="before that; `learned` learns")
+    parser.add_argument("--warmup", type=float, default=0.4, help="seconds before that")
+    parser.add_argument("--learning", type=float, default=3.0, help="the same, for `learned`")
     parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
                         default=list(SHAPES), help="numbers, from 0")
     parser.add_argument("--realtime", action="store_true",
@@ -97,8 +98,9 @@ def parse_arguments():
 
 
 def measure(shape, policy, load, seed, arguments):
+    warmup = arguments.learning if "learned" in policy else arguments.warmup
     argv = [BIN / "weir-batch-sweep", *shape.arguments(), *policy, "--rate",
-            load * shape.capacity(), "--seconds", arguments.seconds, "--warmup", arguments.warmup,
+            load * shape.capacity(), "--seconds", arguments.seconds, "--warmup", warmup,
             "--seed", seed]
     if arguments.realtime:
         argv = ["chrt", "-f", "10", *argv]
@@ -140,15 +142,15 @@ def load_within(bound_us, curve):
     return highest
 
 
-def throughputs(runs, shape, bound):
-    """{policy: [load within the bound, one per round]}, as shares of capacity."""
+def throughputs(runs, shape, bound, rounds):
+    """{policy: load within the bound}, as a share of capacity, by the median p99 of `rounds`."""
     found = {}
     for name in policies():
-        rounds = sorted({r["round"] for r in runs})
-        curves = [[(r["load"], r["p99_us"]) for r in runs
-                   if (r["shape"], r["policy"], r["round"]) == (shape.name, name, number)]
-                  for number in rounds]
-        found[name] = [load_within(bound * shape.step_us(1), curve) or 0.0 for curve in curves]
+        curve = [(load, statistics.median(
+            r["p99_us"] for r in runs if r["round"] in rounds
+            and (r["shape"], r["policy"], r["load"]) == (shape.name, name, load)))
+            for load in LOADS]
+        found[name] = load_within(bound * shape.step_us(1), curve) or 0.0
     return found
 
 
@@ -157,17 +159,19 @@ def compare(runs, shapes):
     found = []
     for shape in shapes:
         for bound in BOUNDS:
-            reached = throughputs(runs, shape, bound)
-            fixed = {n: statistics.median(v) for n, v in reached.items() if n.startswith("fixed")}
+            rounds = sorted({r["round"] for r in runs})
+            reached = throughputs(runs, shape, bound, rounds)
+            fixed = {name: load for name, load in reached.items() if name.startswith("fixed")}
             best = max(fixed, key=fixed.get)
             if fixed[best] == 0:
                 continue  # no policy can: not even one at the least load
-            ratios = [mine / its for mine, its in zip(reached["learned"], reached[best]) if its]
+            single = [throughputs(runs, shape, bound, [number]) for number in rounds]
+            ratios = [one["learned"] / one[best] for one in single if one[best]]
             found.append({"shape": shape.name, "bound": bound, "best": best,
-                          "best_load": fixed[best],
-                          "learned_load": statistics.median(reached["learned"]),
-                          "levels_load": statistics.median(reached["levels"]),
-                          "ratio": spread(ratios)})
+                          "best_load": fixed[best], "learned_load": reached["learned"],
+                          "levels_load": reached["levels"],
+                          "ratio": {**spread(ratios or [0.0]),
+                                    "median": reached["learned"] / fixed[best]}})
     return found
 
 
