@@ -2,12 +2,16 @@
 //
 // The queue of waiting requests. The order: level, lower first; inside a level weighted fair shares
 // of the tokens between tenants (tenant_shares.h); inside a tenant the earliest deadline, none
-// last, then arrival. With one tenant that is level, deadline, arrival, exactly.
+// last, then arrival. With one tenant that is level, deadline, arrival, exactly. When places get
+// scarce, no tenant holds more than its share of them (tenant_rooms.h).
 //
 // Nothing starves. Whoever has waited `ageing` moves up one level, and on from there. Whoever has
 // waited that long in level 0 as well is overdue: one of kOverdueEvery pops takes the one that is
 // overdue longest, whatever else waits. So a value of level l, in a queue that never holds more
 // than n, waits no longer than (l + 1) * ageing and then kOverdueEvery * n pops.
+//
+// A value may wait before it is ready: it has its place in the arrivals and counts for the bounds,
+// can be removed and expires, and is not popped. Its age counts from its arrival all the same.
 //
 // push(), pop(), remove(), each expiry and each step of ageing are O(log n); nothing sweeps.
 //
@@ -32,6 +36,7 @@
 #include "agent/schedule/indexed_heap.h"
 #include "agent/schedule/level.h"
 #include "agent/schedule/queue_options.h"
+#include "agent/schedule/tenant_rooms.h"
 #include "agent/schedule/tenant_shares.h"
 
 namespace weir::schedule {
@@ -65,7 +70,8 @@ class FairQueue {
   };
 
   /// Precondition: valid options (queue_options.h).
-  explicit FairQueue(QueueOptions options) : options_(std::move(options)) {
+  explicit FairQueue(QueueOptions options)
+      : options_(std::move(options)), rooms_(options_.weights, options_.all.max_requests) {
     shares_.reserve(kLevels);
     for (std::int32_t level = 0; level < kLevels; ++level) {
       shares_.emplace_back(options_.weights);
@@ -79,7 +85,10 @@ class FairQueue {
   [[nodiscard]] const QueueLoad& load() const { return all_; }
   [[nodiscard]] const QueueOptions& options() const { return options_; }
 
-  /// What waits in a level now, those that moved up to it included.
+  /// How many of them pop() can give.
+  [[nodiscard]] std::size_t ready() const { return ready_; }
+
+  /// What is ready in a level now, those that moved up to it included.
   [[nodiscard]] const QueueLoad& load(std::int32_t level) const { return at_[index(level)]; }
 
   /// What would be served before a new value of this level, were all of one tenant and none had a
@@ -99,7 +108,8 @@ class FairQueue {
   /// left out.
   [[nodiscard]] QueueLoad surely_ahead(const QueueKey& key) const;
 
-  /// The bound that a value of this level and size would break; unset: there is room.
+  /// The bound that a value of this level and size would break, whoever its tenant is; unset: there
+  /// is room.
   [[nodiscard]] std::optional<QueueBound> full(std::int32_t level, std::uint64_t tokens) const {
     if (all_.requests >= options_.all.max_requests) return QueueBound::kRequests;
     if (exceeds(options_.all, all_, tokens)) return QueueBound::kTokens;
@@ -113,32 +123,76 @@ class FairQueue {
   /// A bound: it has been reached and `value` is untouched.
   [[nodiscard]] std::variant<Handle, QueueBound> push(TimePoint now, const QueueKey& key,
                                                       T&& value) {
+    const auto pushed = push_unready(now, key, std::move(value));
+    if (const auto* handle = std::get_if<Handle>(&pushed)) make_ready(now, *handle, key.tokens);
+    return pushed;
+  }
+
+  /// The same for one that is not popped before make_ready().
+  [[nodiscard]] std::variant<Handle, QueueBound> push_unready(TimePoint now, const QueueKey& key,
+                                                              T&& value) {
     age(now);
-    if (const auto bound = full(key.level, key.tokens)) return *bound;
+    if (const auto bound = full(key.level, key.tokens)) {
+      if (*bound == QueueBound::kRequests) rooms_.refused(now, key.tenant);
+      return *bound;
+    }
+    if (rooms_.exceeds(now, key.tenant, all_.requests)) return QueueBound::kTenantRequests;
     const std::size_t slot = take_slot();
     Slot& entry = slots_[slot];
+    entry.room = rooms_.enter(key.tenant);
     entry.home = entry.level = key.level;
     entry.deadline = key.deadline;
     entry.tokens = key.tokens;
     entry.arrival = next_arrival_++;
     entry.pushed = now;
-    entry.overdue = false;
+    entry.ready = entry.overdue = false;
+    entry.unready_tenant = key.tenant;
     entry.value.emplace(std::move(value));
     count(home_[index(key.level)], entry, +1);
     count(all_, entry, +1);
     if (entry.deadline) deadlines_.push(ByDeadline{&slots_}, slot);
-    if (options_.ageing) {
-      entry.due = now + *options_.ageing;
-      ageing_.push(ByDue{&slots_}, slot);
-    }
     link_newest(slot);
-    enter_level(slot, key.tenant);
     return Handle{slot, entry.arrival};
   }
 
-  /// The first in the order; unset when empty. Its tenant is charged with its tokens.
+  /// From now on the named value, which was not ready, can be popped, and has `tokens`: they may be
+  /// more than a bound allows, it has its place already. Nothing happens when it has left.
+  void make_ready(TimePoint now, Handle handle, std::uint64_t tokens) {
+    if (find(handle) == nullptr) return;
+    Slot& entry = slots_[handle.slot];
+    for (QueueLoad* load : {&home_[index(entry.home)], &all_}) {
+      load->tokens = load->tokens - entry.tokens + tokens;
+    }
+    entry.tokens = tokens;
+    entry.ready = true;
+    ++ready_;
+    if (options_.ageing) {
+      entry.due = entry.pushed + *options_.ageing;
+      ageing_.push(ByDue{&slots_}, handle.slot);
+    }
+    enter_level(handle.slot, std::exchange(entry.unready_tenant, {}));
+    age(now);
+  }
+
+  /// The named value; null when it has left already. Valid until the next change.
+  [[nodiscard]] T* find(Handle handle) {
+    if (handle.slot >= slots_.size()) return nullptr;
+    Slot& entry = slots_[handle.slot];
+    return entry.value.has_value() && entry.arrival == handle.arrival ? &*entry.value : nullptr;
+  }
+
+  /// All that are not ready, the oldest first.
+  [[nodiscard]] std::vector<Handle> unready() const {
+    std::vector<Handle> handles;
+    for (std::size_t slot = oldest_; slot != kNone; slot = slots_[slot].newer) {
+      if (!slots_[slot].ready) handles.push_back({slot, slots_[slot].arrival});
+    }
+    return handles;
+  }
+
+  /// The first in the order; unset when nothing is ready. Its tenant is charged with its tokens.
   [[nodiscard]] std::optional<Popped> pop(TimePoint now) {
-    if (empty()) return std::nullopt;
+    if (ready_ == 0) return std::nullopt;
     age(now);
     const std::size_t slot = first();
     Slot& entry = slots_[slot];
@@ -152,9 +206,7 @@ class FairQueue {
 
   /// The named value; unset when it has left already.
   [[nodiscard]] std::optional<T> remove(Handle handle) {
-    if (handle.slot >= slots_.size()) return std::nullopt;
-    Slot& entry = slots_[handle.slot];
-    if (!entry.value.has_value() || entry.arrival != handle.arrival) return std::nullopt;
+    if (find(handle) == nullptr) return std::nullopt;
     return take(handle.slot);
   }
 
@@ -231,9 +283,12 @@ class FairQueue {
     std::uint64_t tokens = 0;
     std::uint64_t arrival = 0;
     TimePoint pushed;
-    TimePoint due;                             ///< next step of ageing; since when it is overdue
-    bool overdue = false;                      ///< in overdue_ instead of ageing_
-    std::size_t tenant = 0;                    ///< number in the shares of its level
+    bool ready = false;          ///< in the heap of its tenant, and in ageing_ or overdue_
+    std::string unready_tenant;  ///< until it is ready
+    TimePoint due;               ///< next step of ageing; since when it is overdue
+    bool overdue = false;        ///< in overdue_ instead of ageing_
+    std::size_t tenant = 0;      ///< number in the shares of its level
+    TenantRooms::Holder room = nullptr;
     std::size_t older = kNone, newer = kNone;  ///< list by arrival
     // Places in the heaps.
     std::size_t in_tenant = 0, in_deadlines = 0, in_ageing = 0;
@@ -286,7 +341,7 @@ class FairQueue {
     }
   }
 
-  /// Whose turn it is. Precondition: not empty, aged.
+  /// Whose turn it is. Precondition: something is ready, all is aged.
   std::size_t first() {
     turn_ = std::min(turn_ + 1, kOverdueEvery);
     if (turn_ == kOverdueEvery && !overdue_.empty()) {
@@ -321,11 +376,15 @@ class FairQueue {
 
   void leave(std::size_t slot) {
     Slot& entry = slots_[slot];
-    leave_level(slot);
+    if (entry.ready) {
+      leave_level(slot);
+      if (options_.ageing) (entry.overdue ? overdue_ : ageing_).remove(ByDue{&slots_}, slot);
+      --ready_;
+    }
     if (entry.deadline) deadlines_.remove(ByDeadline{&slots_}, slot);
-    if (options_.ageing) (entry.overdue ? overdue_ : ageing_).remove(ByDue{&slots_}, slot);
     count(home_[index(entry.home)], entry, -1);
     count(all_, entry, -1);
+    rooms_.leave(entry.room);
     unlink(slot);
     entry.value.reset();
     free_.push_back(slot);
@@ -370,6 +429,8 @@ class FairQueue {
   std::array<QueueLoad, kLevels> at_{};                   ///< by the level where they stand
   std::array<QueueLoad, kLevels> home_{};                 ///< by the level they were pushed with
   QueueLoad all_;
+  std::size_t ready_ = 0;  ///< of these
+  TenantRooms rooms_;
   IndexedHeap deadlines_;
   IndexedHeap ageing_;
   IndexedHeap overdue_;

@@ -40,7 +40,7 @@ struct QueueOptions {
 };
 
 /// Which bound a refused push would have broken.
-enum class QueueBound { kRequests, kTokens, kLevelRequests, kLevelTokens };
+enum class QueueBound { kRequests, kTokens, kLevelRequests, kLevelTokens, kTenantRequests };
 
 [[nodiscard]] constexpr std::string_view to_string(QueueBound bound) {
   switch (bound) {
@@ -52,6 +52,8 @@ enum class QueueBound { kRequests, kTokens, kLevelRequests, kLevelTokens };
       return "requests of the level";
     case QueueBound::kLevelTokens:
       return "tokens of the level";
+    case QueueBound::kTenantRequests:
+      return "requests of the tenant, of which others want to wait too";
   }
   return "unknown";
 }

@@ -51,10 +51,19 @@ class Model {
     const QueueLoad all = sum([](const Item&) { return true; });
     const QueueLoad home = sum([&](const Item& other) { return other.home == item.home; });
     const QueueBounds& level = options_.levels[static_cast<std::size_t>(item.home)];
-    if (all.requests == options_.all.max_requests) return QueueBound::kRequests;
+    if (all.requests == options_.all.max_requests) {
+      refused_at_[item.tenant] = now;
+      return QueueBound::kRequests;
+    }
     if (all.tokens + item.tokens > options_.all.max_tokens) return QueueBound::kTokens;
     if (home.requests == level.max_requests) return QueueBound::kLevelRequests;
     if (home.tokens + item.tokens > level.max_tokens) return QueueBound::kLevelTokens;
+    if (2 * all.requests >= options_.all.max_requests) {
+      const QueueLoad own = sum([&](const Item& other) { return other.tenant == item.tenant; });
+      if (static_cast<double>(own.requests) >= room_of(item.tenant, now)) {
+        return QueueBound::kTenantRequests;
+      }
+    }
     item.level = item.home;
     item.pushed = now;
     lift(item.level, item.tenant);
@@ -153,6 +162,19 @@ class Model {
     double lifted_to = 0;
   };
 
+  /// Places that a tenant may hold when places are scarce.
+  double room_of(const std::string& tenant, int now) const {
+    std::map<std::string, double> weights{{tenant, weight_of(tenant)}};
+    for (const Item& item : items) weights[item.tenant] = weight_of(item.tenant);
+    for (const auto& [name, at] : refused_at_) {
+      if (at + 1000 > now) weights[name] = weight_of(name);
+    }
+    double all = 0;
+    for (const auto& [name, value] : weights) all += value;
+    const auto places = static_cast<double>(options_.all.max_requests);
+    return std::max(1.0, places * weight_of(tenant) / all);
+  }
+
   double weight_of(const std::string& tenant) const {
     const auto found = options_.weights.find(tenant);
     return found == options_.weights.end() ? 1.0 : found->second;
@@ -204,6 +226,7 @@ class Model {
   const QueueOptions options_;
   const int ageing_;
   int turn_ = 0;
+  std::map<std::string, int> refused_at_;
   std::map<std::int32_t, std::map<std::string, Counter>> counters_;
   std::map<std::int32_t, double> last_left_;
 };
@@ -320,6 +343,31 @@ double jain(const std::vector<double>& shares) {
   return sum * sum / (static_cast<double>(shares.size()) * squares);
 }
 
+// Three tenants of equal weight at twice what can be served, one of which asks for three times as
+// much as the others: the bounded queue must not become its own.
+TEST(FairQueue, AGreedyTenantDoesNotKeepTheOthersOutOfAFullQueue) {
+  QueueOptions options;
+  options.all.max_requests = 64;
+  Queue queue(options);
+  std::mt19937 random(7);
+  std::map<std::string, double> served{{"greedy", 0}, {"b", 0}, {"c", 0}};
+  // The greedy one was here first, alone, and may have it all.
+  for (int i = 0; i < 64; ++i) {
+    ASSERT_TRUE(std::holds_alternative<Queue::Handle>(
+        queue.push(at_ms(0), {kDefaultLevel, std::nullopt, "greedy", 1}, int{i})));
+  }
+  for (int ms = 1; ms < 20'000; ++ms) {
+    for (int i = 0; i < 2; ++i) {
+      const auto who = random() % 5;
+      const char* const tenant = who < 3 ? "greedy" : who == 3 ? "b" : "c";
+      static_cast<void>(queue.push(at_ms(ms), {kDefaultLevel, std::nullopt, tenant, 1}, int{ms}));
+    }
+    if (const auto popped = queue.pop(at_ms(ms)); popped && ms > 1000) ++served[popped->tenant];
+  }
+  EXPECT_GT(jain({served["greedy"], served["b"], served["c"]}), 0.99)
+      << served["greedy"] << " " << served["b"] << " " << served["c"];
+}
+
 /// Tokens served to each of `tenants` that always have requests waiting, of sizes around
 /// `sizes`; an estimate is off by up to a factor of four, and corrected later.
 std::vector<double> served_tokens(const std::vector<int>& sizes, const TenantWeights& weights,
@@ -408,12 +456,14 @@ TEST(FairQueue, EveryWaitHasTheBoundThatIsStated) {
           queue.push(at_ms(0), {level, std::nullopt, "victim", 1000}, int{1})));
       const int bound = (level + 1) * kAgeing + static_cast<int>(Queue::kOverdueEvery) * kMost;
       bool served = false;
+      int names = 0;
       while (!served && now <= bound) {
         ++now;
         served = queue.pop(at_ms(now))->value == 1;
         while (queue.size() < kMost) {
-          ASSERT_TRUE(
-              push(0, at_ms(now + 1), random() % 2 == 0 ? "victim" : "t" + std::to_string(now)));
+          // The victim's tenant has no more than its share of the places.
+          if (random() % 2 == 0 && push(0, at_ms(now + 1), "victim")) continue;
+          ASSERT_TRUE(push(0, at_ms(now + 1), "n" + std::to_string(names++)));
         }
       }
       EXPECT_TRUE(served) << "level " << level << ", seed " << seed;
