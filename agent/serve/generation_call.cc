@@ -82,7 +82,8 @@ void mark_degraded(Response& response, std::optional<model::Degraded> from) {
 }
 
 /// Collects the text and answers in one piece.
-class WholeListener final : public model::Listener {
+class WholeListener final : public model::Listener,
+                            public std::enable_shared_from_this<WholeListener> {
  public:
   WholeListener(Generation generation, FormatResult format)
       : generation_(std::move(generation)), format_(format) {}
@@ -91,33 +92,37 @@ class WholeListener final : public model::Listener {
   void on_text(std::string_view text) override { text_ += text; }
 
   void on_complete(const Completion& completion) override {
-    generation_.exchange->post([generation = generation_, format = format_, text = std::move(text_),
-                                degraded = degraded_, completion] {
-      Response response;
-      mark_degraded(response, degraded);
-      response.body = format(generation.names, text, completion);
-      generation.exchange->respond(std::move(response));
-    });
+    completion_ = completion;
+    generation_.exchange->post([self = shared_from_this()] { self->answer(); });
   }
 
   void on_error(const Error& error) override {
-    generation_.exchange->post([generation = generation_, error] {
-      generation.exchange->respond(to_response(generation.failure(error)));
+    generation_.exchange->post([self = shared_from_this(), error] {
+      self->generation_.exchange->respond(to_response(self->generation_.failure(error)));
     });
   }
 
   void on_refused(const model::Refusal& refusal) override {
-    generation_.exchange->post([generation = generation_, refusal] {
-      generation.exchange->respond(to_response(from_refusal(refusal)));
+    generation_.exchange->post([self = shared_from_this(), refusal] {
+      self->generation_.exchange->respond(to_response(from_refusal(refusal)));
     });
   }
 
  private:
+  /// I/O thread.
+  void answer() const {
+    Response response;
+    mark_degraded(response, degraded_);
+    response.body = format_(generation_.names, text_, completion_);
+    generation_.exchange->respond(std::move(response));
+  }
+
   const Generation generation_;
   const FormatResult format_;
-  // Engine thread.
+  // Written by the engine's thread before it posts the end, read by what that posts.
   std::string text_;
   std::optional<model::Degraded> degraded_;
+  Completion completion_;
 };
 
 /// Passes each piece on as an event. The status line waits for the first one, so that a failure

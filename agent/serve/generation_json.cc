@@ -2,14 +2,15 @@
 #include "agent/serve/generation_json.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
+#include <boost/json/monotonic_resource.hpp>
 #include <limits>
 
-#include "agent/base/json_text.h"
 #include "agent/serve/admission_fields.h"
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
+#include "agent/serve/json_writer.h"
 
 namespace weir::serve {
 namespace json = boost::json;
@@ -20,6 +21,9 @@ constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
 constexpr double kMaxTemperature = 2;                  // OpenAI's
 constexpr std::size_t kMaxStops = 16;                  // OpenAI allows 4
 constexpr std::size_t kMaxStopBytes = 256;
+// The document of most requests fits in this much of the stack; that of others takes more from the
+// heap.
+constexpr std::size_t kDocumentBytes = 4096;
 
 /// The fields that both protocols have.
 void read_common(JsonFields& fields, GenerationCall& call, TimePoint now) {
@@ -94,63 +98,71 @@ std::string read_completion_prompt(JsonFields& fields) {
   return {};
 }
 
-json::object usage_json(const model::Usage& usage) {
-  json::object object;
-  object["prompt_tokens"] = usage.prompt_tokens;
-  object["completion_tokens"] = usage.completion_tokens;
-  object["total_tokens"] = std::uint64_t{usage.prompt_tokens} + usage.completion_tokens;
-  return object;
-}
-
 std::string_view finish_reason(model::FinishReason reason) {
   return reason == model::FinishReason::kStop ? "stop" : "length";
 }
 
-double to_ms(std::chrono::nanoseconds duration) {
-  return std::chrono::duration<double, std::milli>(duration).count();
+void write_usage(JsonWriter& out, const model::Usage& usage) {
+  out.key("usage").begin_object();
+  out.key("prompt_tokens").integer(usage.prompt_tokens);
+  out.key("completion_tokens").integer(usage.completion_tokens);
+  out.key("total_tokens").integer(std::uint64_t{usage.prompt_tokens} + usage.completion_tokens);
+  out.end_object();
 }
 
-json::object completion_head(const GenerationNames& names) {
-  json::object object;
-  object["id"] = names.id;
-  object["object"] = "text_completion";
-  object["created"] = names.created_unix_seconds;
-  object["model"] = names.model;
-  return object;
+/// Begins the object.
+void write_completion_head(JsonWriter& out, const GenerationNames& names) {
+  out.begin_object();
+  out.key("id").string(names.id);
+  out.key("object").string("text_completion");
+  out.key("created").integer(names.created_unix_seconds);
+  out.key("model").string(names.model);
 }
 
-json::array one_choice(std::string_view text, std::optional<model::FinishReason> reason) {
-  json::object choice;
-  choice["text"] = text;
-  choice["index"] = 0;
-  choice["logprobs"] = nullptr;
+void write_one_choice(JsonWriter& out, std::string_view text,
+                      std::optional<model::FinishReason> reason) {
+  out.key("choices").begin_array();
+  out.begin_object();
+  out.key("text").string(text);
+  out.key("index").integer(0);
+  out.key("logprobs").null();
+  out.key("finish_reason");
   if (reason.has_value()) {
-    choice["finish_reason"] = finish_reason(*reason);
+    out.string(finish_reason(*reason));
   } else {
-    choice["finish_reason"] = nullptr;
+    out.null();
   }
-  json::array choices;
-  choices.emplace_back(std::move(choice));
-  return choices;
+  out.end_object();
+  out.end_array();
 }
 
-std::string event(const json::object& object) {
-  return "data: " + json::serialize(object) + "\n\n";
-}
+// What comes before and after the object of an event.
+constexpr std::string_view kEventBegin = "data: ";
+constexpr std::string_view kEventEnd = "\n\n";
+// Room for everything in an answer that is not its text.
+constexpr std::size_t kAroundText = 384;
 
 std::string choice_event(const GenerationNames& names, std::string_view text,
                          std::optional<model::FinishReason> reason) {
-  json::object object = completion_head(names);
-  object["choices"] = one_choice(text, reason);
+  std::string event;
+  event.reserve(kAroundText + text.size());
+  event += kEventBegin;
+  JsonWriter out(event);
+  write_completion_head(out, names);
+  write_one_choice(out, text, reason);
   // OpenAI: with include_usage every event has the field, and only the last one a value.
-  if (names.include_usage) object["usage"] = nullptr;
-  return event(object);
+  if (names.include_usage) out.key("usage").null();
+  out.end_object();
+  event += kEventEnd;
+  return event;
 }
 
 }  // namespace
 
 Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
-  auto parsed = parse_json_object(body);
+  std::array<unsigned char, kDocumentBytes> memory;  // not initialised: it need not be
+  json::monotonic_resource storage(memory.data(), memory.size());
+  auto parsed = parse_json_object(body, &storage);
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   JsonFields fields(std::get<json::object>(parsed));
   GenerationCall call;
@@ -164,7 +176,9 @@ Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
 }
 
 Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
-  auto parsed = parse_json_object(body);
+  std::array<unsigned char, kDocumentBytes> memory;  // not initialised: it need not be
+  json::monotonic_resource storage(memory.data(), memory.size());
+  auto parsed = parse_json_object(body, &storage);
   if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
   JsonFields fields(std::get<json::object>(parsed));
   GenerationCall call;
@@ -195,24 +209,34 @@ Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
 
 std::string infer_result(const GenerationNames& names, std::string_view text,
                          const model::Completion& completion) {
-  json::object object;
-  object["id"] = names.id;
-  object["model"] = names.model;
-  object["result"] = text;
-  object["finish_reason"] = finish_reason(completion.reason);
-  object["usage"] = usage_json(completion.usage);
-  object["timings"] = {{"queued_ms", to_ms(completion.queued)},
-                       {"first_token_ms", to_ms(completion.first_token)},
-                       {"total_ms", to_ms(completion.total)}};
-  return to_json_text(object);
+  std::string body;
+  body.reserve(kAroundText + text.size());
+  JsonWriter out(body);
+  out.begin_object();
+  out.key("id").string(names.id);
+  out.key("model").string(names.model);
+  out.key("result").string(text);
+  out.key("finish_reason").string(finish_reason(completion.reason));
+  write_usage(out, completion.usage);
+  out.key("timings").begin_object();
+  out.key("queued_ms").milliseconds(completion.queued);
+  out.key("first_token_ms").milliseconds(completion.first_token);
+  out.key("total_ms").milliseconds(completion.total);
+  out.end_object();
+  out.end_object();
+  return body;
 }
 
 std::string completion_result(const GenerationNames& names, std::string_view text,
                               const model::Completion& completion) {
-  json::object object = completion_head(names);
-  object["choices"] = one_choice(text, completion.reason);
-  object["usage"] = usage_json(completion.usage);
-  return json::serialize(object);
+  std::string body;
+  body.reserve(kAroundText + text.size());
+  JsonWriter out(body);
+  write_completion_head(out, names);
+  write_one_choice(out, text, completion.reason);
+  write_usage(out, completion.usage);
+  out.end_object();
+  return body;
 }
 
 std::string text_event(const GenerationNames& names, std::string_view text) {
@@ -222,10 +246,14 @@ std::string text_event(const GenerationNames& names, std::string_view text) {
 std::string closing_events(const GenerationNames& names, const model::Completion& completion) {
   std::string events = choice_event(names, "", completion.reason);
   if (names.include_usage) {
-    json::object object = completion_head(names);
-    object["choices"] = json::array();
-    object["usage"] = usage_json(completion.usage);
-    events += event(object);
+    events += kEventBegin;
+    JsonWriter out(events);
+    write_completion_head(out, names);
+    out.key("choices").begin_array();
+    out.end_array();
+    write_usage(out, completion.usage);
+    out.end_object();
+    events += kEventEnd;
   }
   return events + "data: [DONE]\n\n";
 }

@@ -18,6 +18,8 @@ namespace {
 // How much a client may send ahead of its answer. Beyond it the socket is left unread, and the
 // client's leaving is noticed only when the answer is written.
 constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
+// Most heads are shorter.
+constexpr std::size_t kHeadBytes = 256;
 // Sent bytes are cut from the front of a stream's buffer when there are this many.
 constexpr std::size_t kCompactBytes = 64 * 1024;
 // After the last byte of a client that is still sending; see linger().
@@ -62,7 +64,8 @@ void HttpSession::turn_away(const ApiError& error) {
   io_.counters.connection_opened();
   io_.counters.connection_refused();
   state_ = State::kAnswering;
-  request_.id = make_id("req-");
+  request_ = std::make_shared<Request>();
+  request_->id = make_id("req-");
   respond(serial_, to_response(error));
 }
 
@@ -106,6 +109,7 @@ void HttpSession::on_readable() {
     set_read_deadline(kLingerTimeout);
     return wait_readable();
   }
+  io_.lend(inbox_);
   inbox_.append(io_.scratch.data(), count);
   if (state_ == State::kReading) return advance();
   watch_client();
@@ -163,6 +167,7 @@ void HttpSession::advance() {
 
 void HttpSession::begin_request() {
   parser_.emplace(shared_.options.max_body_bytes);
+  request_ = std::make_shared<Request>();
   ++serial_;
   started_ = std::chrono::steady_clock::now();
   counted_ = true;
@@ -170,19 +175,19 @@ void HttpSession::begin_request() {
   path_index_ = shared_.router.paths().size();  // "other", until a route is found
   read_until_.reset();
   if (shared_.draining.load()) end_reading_within(half_request_grace());
-  set_read_deadline(shared_.options.header_timeout);
+  set_read_deadline(shared_.options.header_timeout, started_);
 }
 
 void HttpSession::dispatch() {
   state_ = State::kAnswering;
-  set_read_deadline(std::nullopt);
-  request_.id = request_id(*parser_);
+  read_deadline_.reset();
+  if (inbox_.empty()) io_.give_back(inbox_);
+  request_->id = request_id(*parser_);
   keep_alive_ = parser_->keep_alive();
   chunked_ = !parser_->http_1_0();
-  Request request = request_;
-  request.body = parser_->take_body();
+  request_->body = parser_->take_body();
   const auto exchange =
-      make_session_exchange(weak_io_, weak_from_this(), serial_, std::move(request),
+      make_session_exchange(weak_io_, weak_from_this(), serial_, request_,
                             StreamRoom{unsent_, shared_.options.max_stream_bytes});
   watch_client();
   try {
@@ -200,9 +205,11 @@ void HttpSession::dispatch() {
 void HttpSession::append_head(const Response& response, std::optional<std::size_t> content_length) {
   status_ = response.status;
   keep_alive_ = keep_alive_ && !shared_.draining.load();
+  io_.lend(outbox_);
   const auto field = [this](std::string_view name, std::string_view value) {
     outbox_.append(name).append(": ").append(value).append("\r\n");
   };
+  outbox_.reserve(outbox_.size() + kHeadBytes + response.body.size());
   outbox_.append("HTTP/1.1 ").append(std::to_string(response.status)).append(" ");
   outbox_.append(reason_phrase(response.status)).append("\r\n");
   field("Date", http_date());
@@ -212,7 +219,7 @@ void HttpSession::append_head(const Response& response, std::optional<std::size_
   } else if (chunked_) {
     field("Transfer-Encoding", "chunked");
   }
-  field("x-request-id", request_.id);
+  field("x-request-id", request_->id);
   for (const auto& [name, value] : response.headers) field(name, value);
   if (!keep_alive_) {
     field("Connection", "close");
@@ -225,7 +232,7 @@ void HttpSession::append_head(const Response& response, std::optional<std::size_
 void HttpSession::respond(std::uint64_t serial, Response response) {
   if (serial != serial_ || state_ != State::kAnswering || status_ != 0) return;
   append_head(response, response.body.size());
-  if (request_.method != "HEAD") outbox_ += response.body;
+  if (request_->method != "HEAD") outbox_ += response.body;
   if (response.refusal.has_value()) {
     io_.counters.refused(*response.refusal);
     log_refusal(*response.refusal);
@@ -308,34 +315,35 @@ void HttpSession::flush() {
 }
 
 void HttpSession::finish_answer() {
-  count_request(status_);
+  const SteadyTime now = std::chrono::steady_clock::now();
+  count_request(status_, now);
   // The answer is complete: whoever still has the request has no use for what it holds.
-  if (request_.reservation) request_.reservation->release();
+  if (request_->reservation) request_->reservation->release();
   abort_callback_ = nullptr;
   if (client_left_) return close();
   if (!keep_alive_) return linger();
   parser_.reset();
   read_until_.reset();
   ++serial_;
-  request_ = {};
+  request_.reset();
   route_ = nullptr;
   allow_.clear();
   status_ = 0;
   streaming_ = chunked_ = answer_complete_ = keep_alive_ = false;
-  outbox_.shrink_to_fit();  // an idle connection holds no buffers
-  if (inbox_.empty()) inbox_.shrink_to_fit();
+  io_.give_back(outbox_);
   state_ = State::kReading;
   // The answer promised to keep the connection: it began before the drain did.
   const bool draining = shared_.draining.load() && inbox_.empty();
   if (draining && !shared_.handing_over.load()) return linger();
-  set_read_deadline(draining ? shared_.options.hand_over_grace : shared_.options.idle_timeout);
+  set_read_deadline(draining ? shared_.options.hand_over_grace : shared_.options.idle_timeout, now);
+  if (inbox_.empty()) return wait_readable();
   // Not called from here: a client that pipelines a thousand requests would nest a thousand frames.
   asio::post(io_.context, [self = shared_from_this()] { self->advance(); });
 }
 
-void HttpSession::count_request(unsigned status) {
+void HttpSession::count_request(unsigned status, SteadyTime now) {
   if (!std::exchange(counted_, false)) return;
-  io_.request_finished(path_index_, status, std::chrono::steady_clock::now() - started_);
+  io_.request_finished(path_index_, status, now - started_);
 }
 
 // Closing with unread bytes in the socket makes the kernel send a reset, which may overtake the
@@ -343,7 +351,7 @@ void HttpSession::count_request(unsigned status) {
 // body and looks for the answer only then is given time for it, as long as it sends.
 void HttpSession::linger() {
   state_ = State::kLingering;
-  request_.reservation.reset();
+  request_.reset();
   inbox_.clear();
   error_code error;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
@@ -370,8 +378,8 @@ void HttpSession::abort() {
 void HttpSession::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  count_request(499);
-  request_.reservation.reset();  // an engine that has the request holds it until it lets go
+  count_request(499, std::chrono::steady_clock::now());
+  if (request_) request_->reservation.reset();  // an engine that has the request has its own
   ++serial_;
   abort_callback_ = nullptr;
   error_code ignored;
@@ -387,10 +395,8 @@ void HttpSession::close() {
 
 // ---- deadlines ----------------------------------------------------------------------------------
 
-void HttpSession::set_read_deadline(std::optional<std::chrono::milliseconds> from_now) {
-  read_deadline_.reset();
-  if (!from_now.has_value()) return;
-  read_deadline_ = std::chrono::steady_clock::now() + *from_now;
+void HttpSession::set_read_deadline(std::chrono::milliseconds from_now, SteadyTime now) {
+  read_deadline_ = now + from_now;
   if (read_until_.has_value()) read_deadline_ = std::min(*read_deadline_, *read_until_);
   arm_timer();
 }

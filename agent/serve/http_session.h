@@ -27,6 +27,7 @@
 #include "agent/serve/api_error.h"
 #include "agent/serve/exchange.h"
 #include "agent/serve/http_server.h"
+#include "agent/serve/mailbox.h"
 #include "agent/serve/refusal_log.h"
 #include "agent/serve/request_parser.h"
 #include "agent/serve/router.h"
@@ -58,8 +59,8 @@ struct ServerShared {
   std::condition_variable drained;
 };
 
-/// What the sessions of one I/O thread share. Only that thread touches it, but for `context`, and
-/// for reading `counters` and `seat`.
+/// What the sessions of one I/O thread share. Only that thread touches it, but for `context` and
+/// `mailbox`, and for reading `counters` and `seat`.
 struct IoThread {
   explicit IoThread(std::size_t routes) : counters(routes) {}
 
@@ -75,13 +76,29 @@ struct IoThread {
     if (ListenerSeat* const taken = seat.load()) taken->set_waiting(counters.in_flight());
   }
 
+  /// Sessions own no buffer between requests: the next one that needs one gets what another left.
+  void lend(std::string& buffer) {
+    if (buffer.empty() && buffer.capacity() < spare_buffer.capacity()) buffer.swap(spare_buffer);
+  }
+  /// Empties it.
+  void give_back(std::string& buffer) {
+    constexpr std::size_t kLargestSpare = 64 * 1024;
+    buffer.clear();
+    if (buffer.capacity() > spare_buffer.capacity() && buffer.capacity() <= kLargestSpare) {
+      buffer.swap(spare_buffer);
+    }
+    std::string().swap(buffer);
+  }
+
   boost::asio::io_context context{1};
+  Mailbox mailbox{context};
   telemetry::HttpCounters counters;
   RefusalLog refusal_log;
   std::unique_ptr<ListenerSeat> own_seat;
   std::atomic<ListenerSeat*> seat{nullptr};                   ///< own_seat, once it is there
   std::unordered_set<std::shared_ptr<HttpSession>> sessions;  ///< the open ones
-  std::array<char, 64 * 1024> scratch{};  ///< every read lands here first: idle sessions own none
+  std::array<char, 64 * 1024> scratch{};                      ///< every read lands here first
+  std::string spare_buffer;                                   ///< of lend() and give_back()
 };
 
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
@@ -138,12 +155,13 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void append_head(const Response& response, std::optional<std::size_t> content_length);
   void flush();
   void finish_answer();
-  void count_request(unsigned status);
+  void count_request(unsigned status, SteadyTime now);
   void linger();
   void close();
 
   // Deadlines: one timer, armed for the earlier of the two.
-  void set_read_deadline(std::optional<std::chrono::milliseconds> from_now);
+  void set_read_deadline(std::chrono::milliseconds from_now,
+                         SteadyTime now = std::chrono::steady_clock::now());
   void end_reading_within(std::chrono::milliseconds from_now);
   [[nodiscard]] std::chrono::milliseconds half_request_grace() const;
   void arm_timer();
@@ -175,7 +193,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::uint64_t serial_ = 0;
   bool counted_ = false;  ///< request_started() was called for it
   SteadyTime started_;
-  Request request_;
+  std::shared_ptr<Request> request_;  ///< null between requests
   const Route* route_ = nullptr;
   std::size_t path_index_ = 0;
   std::function<void()> abort_callback_;

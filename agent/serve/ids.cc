@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/ids.h"
 
+#include <array>
 #include <cstdint>
 #include <random>
 
@@ -13,11 +14,14 @@ std::string make_id(std::string_view prefix) {
     return std::mt19937_64(seed);
   }();
   constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string id(prefix);
-  for (int word = 0; word < 2; ++word) {
+  std::array<char, 32> digits{};
+  for (std::size_t i = 0; i < digits.size();) {
     std::uint64_t bits = generator();
-    for (int digit = 0; digit < 16; ++digit, bits >>= 4U) id += kDigits[bits & 15U];
+    for (int digit = 0; digit < 16; ++digit, bits >>= 4U) digits[i++] = kDigits[bits & 15U];
   }
+  std::string id;
+  id.reserve(prefix.size() + digits.size());
+  id.append(prefix).append(digits.data(), digits.size());
   return id;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/json_fields.h"
 
+#include <array>
 #include <boost/json/parser.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
@@ -47,10 +48,12 @@ ApiError invalid_json(std::size_t position, std::string_view why) {
 
 }  // namespace
 
-Outcome<json::object> parse_json_object(std::string_view body) {
+Outcome<json::object> parse_json_object(std::string_view body, json::storage_ptr storage) {
   json::parse_options options;
   options.max_depth = kMaxDepth;
-  json::parser parser({}, options);
+  std::array<unsigned char, 1024> stack;  // the parser's own, and larger on the heap if need be
+  json::parser parser({}, options, stack.data(), stack.size());
+  parser.reset(std::move(storage));
   json::error_code failure;
   const std::size_t consumed = parser.write_some(body.data(), body.size(), failure);
   if (failure) return invalid_json(consumed, failure.message());

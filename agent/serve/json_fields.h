@@ -18,8 +18,10 @@
 
 namespace weir::serve {
 
-/// Parses `body` as one JSON object of at most 32 levels; the error tells the byte position.
-[[nodiscard]] Outcome<boost::json::object> parse_json_object(std::string_view body);
+/// Parses `body` as one JSON object of at most 32 levels; the error tells the byte position. The
+/// object's memory comes from `storage`, which must outlive it.
+[[nodiscard]] Outcome<boost::json::object> parse_json_object(std::string_view body,
+                                                             boost::json::storage_ptr storage = {});
 
 class JsonFields {
  public:

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/session_exchange.h"
 
-#include <boost/asio/dispatch.hpp>
-#include <boost/asio/post.hpp>
-
 #include "agent/serve/http_session.h"
 
 namespace weir::serve {
-namespace asio = boost::asio;
 namespace {
 
 class SessionExchange final : public Exchange {
  public:
   SessionExchange(std::weak_ptr<IoThread> io, std::weak_ptr<HttpSession> session,
-                  std::uint64_t serial, Request request, StreamRoom room)
+                  std::uint64_t serial, std::shared_ptr<Request> request, StreamRoom room)
       : io_(std::move(io)),
         session_(std::move(session)),
         serial_(serial),
@@ -30,8 +26,8 @@ class SessionExchange final : public Exchange {
     });
   }
 
-  const Request& request() const override { return request_; }
-  std::string take_body() override { return std::move(request_.body); }
+  const Request& request() const override { return *request_; }
+  std::string take_body() override { return std::move(request_->body); }
 
   void respond(Response response) override {
     answered_ = true;
@@ -70,13 +66,19 @@ class SessionExchange final : public Exchange {
   }
 
   void post(std::function<void()> work) override {
-    if (const auto io = io_.lock()) asio::post(io->context, std::move(work));
+    if (const auto io = io_.lock()) io->mailbox.post(std::move(work));
   }
 
  private:
   template <typename Work>
   void on_io_thread(Work work) {
-    if (const auto io = io_.lock()) asio::dispatch(io->context, std::move(work));
+    const auto io = io_.lock();
+    if (!io) return;
+    if (io->context.get_executor().running_in_this_thread()) {
+      work();
+    } else {
+      io->mailbox.post(std::move(work));
+    }
   }
 
   template <typename Work>
@@ -90,7 +92,7 @@ class SessionExchange final : public Exchange {
   const std::weak_ptr<HttpSession> session_;
   const std::uint64_t serial_;
   const StreamRoom room_;
-  Request request_;
+  const std::shared_ptr<Request> request_;
   bool answered_ = false;
 };
 
@@ -98,8 +100,8 @@ class SessionExchange final : public Exchange {
 
 std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
                                                 std::weak_ptr<HttpSession> session,
-                                                std::uint64_t serial, Request request,
-                                                StreamRoom room) {
+                                                std::uint64_t serial,
+                                                std::shared_ptr<Request> request, StreamRoom room) {
   return std::make_shared<SessionExchange>(std::move(io), std::move(session), serial,
                                            std::move(request), std::move(room));
 }

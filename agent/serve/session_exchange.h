@@ -24,10 +24,12 @@ struct StreamRoom {
   std::uint64_t max_bytes = 0;
 };
 
-/// `serial` numbers the request within its session.
+/// `serial` numbers the request within its session, which shares `request` (not null) with it; only
+/// the I/O thread touches that.
 [[nodiscard]] std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
                                                               std::weak_ptr<HttpSession> session,
-                                                              std::uint64_t serial, Request request,
+                                                              std::uint64_t serial,
+                                                              std::shared_ptr<Request> request,
                                                               StreamRoom room);
 
 }  // namespace weir::serve

@@ -11,7 +11,7 @@
 namespace weir::serve {
 
 std::optional<ApiError> HttpSession::check_header() {
-  request_.method = parser_->method();  // first: the answer to HEAD has no body, errors included
+  request_->method = parser_->method();  // first: the answer to HEAD has no body, errors included
   if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
     return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
   }
@@ -26,11 +26,11 @@ std::optional<ApiError> HttpSession::check_header() {
   if (!path.has_value()) {
     return bad_request("malformed_request", "the request target is not a path");
   }
-  request_.path = *path;
-  const auto found = shared_.router.find(request_.method, request_.path);
+  request_->path = *path;
+  const auto found = shared_.router.find(request_->method, request_->path);
   if (std::holds_alternative<Router::NoSuchPath>(found)) {
-    ApiError error = bad_request("unknown_url", "there is no " + printable(request_.method) + " " +
-                                                    printable(request_.path) +
+    ApiError error = bad_request("unknown_url", "there is no " + printable(request_->method) + " " +
+                                                    printable(request_->path) +
                                                     "; there is: " + shared_.router.listing());
     error.status = 404;
     return error;
@@ -39,20 +39,20 @@ std::optional<ApiError> HttpSession::check_header() {
     path_index_ = wrong->path_index;
     allow_ = wrong->allow;
     ApiError error =
-        bad_request("method_not_allowed", printable(request_.path) + " does not take " +
-                                              printable(request_.method) + "; it takes " + allow_);
+        bad_request("method_not_allowed", printable(request_->path) + " does not take " +
+                                              printable(request_->method) + "; it takes " + allow_);
     error.status = 405;
     return error;
   }
   const auto& match = std::get<Router::Match>(found);
   route_ = match.route;
   path_index_ = match.path_index;
-  request_.parameter = match.parameter;
-  if (request_.method == "POST") {
+  request_->parameter = match.parameter;
+  if (request_->method == "POST") {
     if (auto error = content_type_error(*parser_)) return error;
   }
   // Health and metrics must be told however full the agent is: they have no body.
-  if (request_.method == "POST" || !parser_->done()) {
+  if (request_->method == "POST" || !parser_->done()) {
     if (auto error = admit()) return error;
   }
   return check_expect();
@@ -71,25 +71,25 @@ std::optional<ApiError> HttpSession::admit() {
     error.param = kModelHeader;
     return error;
   }
-  request_.tenant = fields.tenant.value_or(admit::kDefaultTenant);
-  request_.model = fields.model.value_or("");
-  request_.level = fields.level;
+  request_->tenant = fields.tenant.value_or(admit::kDefaultTenant);
+  request_->model = fields.model.value_or("");
+  request_->level = fields.level;
   const auto default_timeout = shared_.options.default_timeout;
   if (fields.timeout.has_value() || default_timeout.has_value()) {
     const TimePoint now = shared_.clock.now();
-    if (fields.timeout.has_value()) request_.deadline = now + *fields.timeout;
-    if (default_timeout.has_value()) request_.default_deadline = now + *default_timeout;
+    if (fields.timeout.has_value()) request_->deadline = now + *fields.timeout;
+    if (default_timeout.has_value()) request_->default_deadline = now + *default_timeout;
   }
   admit::RequestHead head;
-  head.tenant = request_.tenant;
-  head.model = request_.model;
+  head.tenant = request_->tenant;
+  head.model = request_->model;
   head.level = fields.level.value_or(schedule::kDefaultLevel);
-  head.deadline = request_.deadline;
+  head.deadline = request_->deadline;
   head.body_bytes =
       parser_->chunked() ? shared_.options.max_body_bytes : parser_->content_length().value_or(0);
   auto admitted = shared_.admission.reserve(head);
   if (const auto* refusal = std::get_if<model::Refusal>(&admitted)) return from_refusal(*refusal);
-  request_.reservation =
+  request_->reservation =
       std::make_shared<admit::Reservation>(std::get<admit::Reservation>(std::move(admitted)));
   return std::nullopt;
 }
@@ -112,8 +112,8 @@ std::optional<ApiError> HttpSession::check_expect() {
 /// Answers a request that no handler sees.
 void HttpSession::refuse(const ApiError& error) {
   state_ = State::kAnswering;
-  set_read_deadline(std::nullopt);
-  request_.id = request_id(*parser_);
+  read_deadline_.reset();
+  request_->id = request_id(*parser_);
   // What follows on the connection can be told from this request's body only if that was read.
   keep_alive_ = parser_->done() && parser_->keep_alive();
   Response response = to_response(error);
@@ -134,11 +134,11 @@ void HttpSession::drop_body() {
 
 void HttpSession::log_refusal(model::RefusalReason reason) {
   const std::string_view name = to_string(reason);
-  spdlog::debug("request refused reason={} status={} id={} tenant={}", name, status_, request_.id,
-                request_.tenant);
+  spdlog::debug("request refused reason={} status={} id={} tenant={}", name, status_, request_->id,
+                request_->tenant);
   if (const auto count = io_.refusal_log.note(reason, std::chrono::steady_clock::now())) {
     spdlog::info("requests refused reason={} count={} status={} path={} tenant={}", name, *count,
-                 status_, printable(request_.path), request_.tenant);
+                 status_, printable(request_->path), request_->tenant);
   }
 }
 
