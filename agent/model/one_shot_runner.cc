@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -244,6 +245,11 @@ void OneShotRunner::Core::run(std::size_t number) {
   // The kernel's limit is 15 characters.
   pthread_setname_np(pthread_self(), ("batch-" + options_.name).substr(0, 15).c_str());
   prctl(PR_SET_TIMERSLACK, kTimerSlackNs, 0, 0, 0);
+  // An instance that is woken does not push the I/O thread aside that woke it: where all CPUs are
+  // busy, that one hands in all it has first, which makes one larger batch of many small ones.
+  // Refused, each batch costs more switches, and nothing else.
+  const sched_param no_priority{};
+  pthread_setschedparam(pthread_self(), SCHED_BATCH, &no_priority);
   Instance& self = instances_[number];
   OneShotBatch batch(options_.batch.max_batch_size);
   // After a batch the next member usually comes soon. Who sleeps no longer than the window needs
