@@ -5,7 +5,7 @@
 # network when all of them are there; otherwise says what it installs.
 #
 # usage: install-deps.sh [--bench]
-#   --bench   also what only the benchmarks need (nginx, nft, go)
+#   --bench   also what only the benchmarks need (nginx, nft, go, wrk)
 set -euo pipefail
 
 packages=(
@@ -16,7 +16,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev                     # tests
   python3 iproute2 curl openssl                                  # end-to-end tests and the demo
 )
-bench_packages=(nginx-light nftables golang-go)
+bench_packages=(nginx-light nftables golang-go wrk)
 
 for argument in "$@"; do
   case $argument in

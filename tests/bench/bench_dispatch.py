@@ -20,16 +20,14 @@ when something could not be run. Needs `make bin/weir-dispatch`; no root.
 import argparse
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
 import time
 
 import rig
-from rig import BIN, OUTPUT, ROOT, spread
+from rig import BIN, OUTPUT, spread
 
-PEERS = ROOT / "tests" / "bench" / "peers"
 TASKS = (10_000, 100_000, 500_000)
 BATCHES = (0, 256)
 WORKERS = (2, 4)
@@ -52,18 +50,6 @@ def parse_arguments():
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--work", type=int, default=0, help="ns of spinning per task")
     return parser.parse_args()
-
-
-def build_peer():
-    """Path of the Go program; None when there is no Go."""
-    if not shutil.which("go"):
-        return None
-    program = OUTPUT / "peers" / "dispatch"
-    environment = os.environ | {"GOCACHE": str(OUTPUT / "peers" / "cache"), "GOFLAGS": "-mod=mod",
-                                "GOTOOLCHAIN": "local"}
-    subprocess.run(["go", "build", "-o", program, "./dispatch"], cwd=PEERS, env=environment,
-                   check=True)
-    return program
 
 
 def measure(program, tasks, batch, workers, arguments):
@@ -156,7 +142,7 @@ def main():
     OUTPUT.mkdir(parents=True, exist_ok=True)
     started, machine = time.time(), rig.machine()
     programs = {"weir": BIN / "weir-dispatch"}
-    peer = build_peer()
+    peer = rig.build_peer("dispatch")
     if peer:
         programs["go"] = peer
     else:

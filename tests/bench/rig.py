@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -107,6 +108,20 @@ class Nginx(Process):
                 for pid in reversed(tree(self.pid)):
                     os.kill(pid, 9)
         super()._release()
+
+
+# ---- the peers in Go ---------------------------------------------------------------------------
+
+def build_peer(name):
+    """Path of the program tests/bench/peers/NAME, built; None when there is no Go."""
+    if not shutil.which("go"):
+        return None
+    program = OUTPUT / "peers" / name
+    environment = os.environ | {"GOCACHE": str(OUTPUT / "peers" / "cache"), "GOFLAGS": "-mod=mod",
+                                "GOTOOLCHAIN": "local"}
+    subprocess.run(["go", "build", "-o", program, f"./{name}"],
+                   cwd=ROOT / "tests" / "bench" / "peers", env=environment, check=True)
+    return program
 
 
 # ---- CPU accounts ------------------------------------------------------------------------------
