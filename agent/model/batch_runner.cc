@@ -39,9 +39,13 @@ struct BatchRunner::Sequence {
 
 namespace {
 
-// Of prompts, in a step that also generates: every generating sequence waits for the whole step.
+// Every generating sequence waits for the whole step, and this is what is lost when it is stopped.
 // Processors are busy with far fewer tokens at once, so prompts lose little by it.
-constexpr std::size_t kPromptTokensBesideOthers = 128;
+constexpr std::size_t kPromptTokensAStep = 128;
+// Of a short step. Fewer cost more each.
+constexpr std::size_t kFewestPromptTokens = 16;
+// Between two looks at the clock, which takes as long as the smallest nodes do.
+constexpr std::size_t kNodesALook = 8;
 
 llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
 
@@ -65,8 +69,7 @@ BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomi
       step_tokens_(std::min(kStepTokens, llama_n_batch(model_.context()))),
       can_go_back_(can_go_back(model_)),
       batch_(static_cast<std::int32_t>(step_tokens_)),
-      slots_(llama_n_seq_max(model_.context())),
-      may_abort_(can_go_back_) {
+      slots_(llama_n_seq_max(model_.context())) {
   llama_set_abort_callback(model_.context(), &BatchRunner::should_abort, this);
 }
 
@@ -79,19 +82,23 @@ bool BatchRunner::should_abort(void* self) {
 
 bool BatchRunner::abort_wanted() {
   if (stopping_.load(std::memory_order_relaxed)) return true;
+  std::optional<TimePoint> now;
+  if (++nodes_ % kNodesALook == 0) now = clock_.now();
   bool some = false;
   bool all = true;
   for (const Slot& slot : slots_) {
     if (!slot) continue;
-    const bool cancelled = slot->request().cancelled.load(std::memory_order_relaxed);
-    some = some || cancelled;
-    all = all && (cancelled || slot->in_batch == 0);
+    const GenerationRequest& request = slot->request();
+    const bool leaves = request.cancelled.load(std::memory_order_relaxed) ||
+                        (now && request.deadline && *now >= *request.deadline);
+    some = some || leaves;
+    all = all && (leaves || slot->in_batch == 0);
   }
-  if (!some || all) return all;
-  if (!may_abort_) return false;
-  const TimePoint now = clock_.now();
-  if (!cancel_noticed_) cancel_noticed_ = now;
-  return now - *cancel_noticed_ >= kCancelPatience;
+  if (some && all) return true;
+  if (!now) return false;
+  if (some && !leaver_noticed_) leaver_noticed_ = now;
+  return leaver_noticed_ && *now - *leaver_noticed_ >= kPatience && can_go_back_ &&
+         lost_ == Duration::zero();
 }
 
 Result<BatchRunner::Slot> BatchRunner::make_sequence(const Taken& taken) const {
@@ -168,9 +175,7 @@ void BatchRunner::fill_batch() {
     return slots_[a]->admission < slots_[b]->admission;
   });
   const auto generating = static_cast<std::size_t>(batch_.size());
-  const std::size_t most_tokens =
-      generating == 0 ? step_tokens_
-                      : std::min(step_tokens_, generating + kPromptTokensBesideOthers);
+  const std::size_t most_tokens = std::min(step_tokens_, generating + prompt_tokens_a_step());
   for (const std::size_t slot : prefilling) {
     Sequence& sequence = *slots_[slot];
     while (static_cast<std::size_t>(batch_.size()) < most_tokens &&
@@ -185,6 +190,23 @@ void BatchRunner::fill_batch() {
       ++sequence.in_batch;
     }
   }
+  prompt_tokens_ = static_cast<std::size_t>(batch_.size()) - generating;
+}
+
+std::size_t BatchRunner::prompt_tokens_a_step() const {
+  if (lost_ == Duration::zero()) return kPromptTokensAStep;
+  if (per_prompt_token_ <= Duration::zero()) return kFewestPromptTokens;
+  return std::clamp(static_cast<std::size_t>(kShortStep / per_prompt_token_), kFewestPromptTokens,
+                    kPromptTokensAStep);
+}
+
+void BatchRunner::learn(Duration took) {
+  lost_ = std::max(lost_ - took, Duration::zero());
+  // Where a few tokens are beside many sequences, the time is mostly not theirs.
+  if (prompt_tokens_ < kFewestPromptTokens) return;
+  const Duration each = took / static_cast<Duration::rep>(prompt_tokens_);
+  per_prompt_token_ =
+      per_prompt_token_ == Duration::zero() ? each : (3 * per_prompt_token_ + each) / 4;
 }
 
 std::optional<std::size_t> BatchRunner::newest() const {
@@ -202,7 +224,9 @@ bool BatchRunner::decode(StepReport& report) {
   constexpr std::int32_t kAborted = 2;
   while (running_ > resting_) {
     fill_batch();
-    cancel_noticed_.reset();
+    leaver_noticed_.reset();
+    nodes_ = 0;
+    const TimePoint started = clock_.now();
     const LlamaErrors errors;
     std::int32_t status = 0;
     std::string reason;
@@ -215,7 +239,7 @@ bool BatchRunner::decode(StepReport& report) {
     }
     if (status == 0) {
       ++report.decode_steps;
-      may_abort_ = can_go_back_;
+      learn(clock_.now() - started);
       return true;
     }
     if (status == kNoSlot) {
@@ -230,7 +254,7 @@ bool BatchRunner::decode(StepReport& report) {
       ++report.decode_aborts;
       let_go(report);
       // The others decode again in the next step: who left hears so, and is replaced, before.
-      may_abort_ = false;
+      if (running_ > resting_) lost_ += clock_.now() - started;
       if (restore()) return false;
       reason = "the decode was aborted, and the model cannot go back";
     }
@@ -265,7 +289,6 @@ void BatchRunner::let_go(StepReport& report) {
 }
 
 void BatchRunner::step(StepReport& report) {
-  let_go(report);
   resting_ = 0;
   for (const Slot& slot : slots_) {
     if (!slot) continue;

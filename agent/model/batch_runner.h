@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Iteration-level batching over one loaded model. Every step decodes one token of each sequence
-// that generates and chunks of the prompts of those that do not yet, in one llama_decode() of at
-// most kStepTokens tokens. A sequence has its KV cells reserved, so it never waits for, or fails
-// because of, another one. One whose listener wants no more for now rests: it keeps its cells and
-// is left out of the steps.
+// that generates and a chunk of the prompts of those that do not yet, in one llama_decode(). A
+// sequence has its KV cells reserved, so it never waits for, or fails because of, another one. One
+// whose listener wants no more for now rests: it keeps its cells and is left out of the steps.
 //
-// Cancelled requests leave between steps. A step that has a cancelled request in it and goes on for
-// longer than kCancelPatience is stopped at the next node of the graph; the next step does it again
-// without. Not twice in a row, so that whoever sends and cancels costs the others half of their
-// steps at most.
+// Requests that were cancelled or are past their deadline leave between steps. A step that has one
+// of them in it and goes on for longer than kPatience is stopped at a node of the graph, and what
+// it did is lost to the others. Until they have been decoding for as long again, no step is stopped
+// for anybody, and all steps are short instead: whoever sends and cancels costs the others half of
+// the time at most, and hears of it within a short step.
 //
 // Thread-compatible: one engine thread. Owns the model and the running requests; calls on_text() of
 // their listeners itself and hands their ends back as outcomes, each request exactly once. The
@@ -51,8 +51,10 @@ class BatchRunner {
   BatchRunner& operator=(const BatchRunner&) = delete;
   ~BatchRunner();
 
-  /// A cancelled request leaves 10 ms after cancel() at the latest, give or take a node.
-  static constexpr Duration kCancelPatience = std::chrono::milliseconds(8);
+  /// How long a step goes on with somebody in it who leaves: most end sooner by themselves.
+  static constexpr Duration kPatience = std::chrono::milliseconds(4);
+  /// What a short step should take. Generating sequences are in it nevertheless, all of them.
+  static constexpr Duration kShortStep = std::chrono::milliseconds(4);
 
   [[nodiscard]] std::size_t running() const { return running_; }
   /// Of those, as the last step found them.
@@ -64,8 +66,10 @@ class BatchRunner {
   /// Precondition: free_sequences() > 0.
   void admit(Taken taken, StepReport& report);
 
-  /// One decode for all that run and do not rest, after letting go those that were cancelled or
-  /// expired. Does nothing else when all rest.
+  /// Ends those that were cancelled or are past their deadline.
+  void let_go(StepReport& report);
+
+  /// One decode for all that run and do not rest. Does nothing when all rest.
   void step(StepReport& report);
 
   /// Ends everything that runs with `error`; cancelled requests with kCancelled.
@@ -76,8 +80,8 @@ class BatchRunner {
   using Slot = std::unique_ptr<Sequence>;  ///< the index is the sequence id; null: free
 
   Result<Slot> make_sequence(const Taken& taken) const;
-  void let_go(StepReport& report);
   void fill_batch();
+  [[nodiscard]] std::size_t prompt_tokens_a_step() const;
   /// Decodes the filled batch; false when no sequence is left to sample.
   bool decode(StepReport& report);
   void take_token(std::size_t slot, StepReport& report);
@@ -85,6 +89,8 @@ class BatchRunner {
   void end(std::size_t slot, std::variant<Completion, Error> result, StepReport& report);
   /// After a decode that was stopped: every sequence is again where it was before.
   [[nodiscard]] bool restore();
+  /// After a decode that was not, and took so long.
+  void learn(Duration took);
   [[nodiscard]] std::optional<std::size_t> newest() const;
   [[nodiscard]] bool abort_wanted();
   static bool should_abort(void* self);
@@ -99,9 +105,12 @@ class BatchRunner {
   std::size_t running_ = 0;
   std::size_t resting_ = 0;
   std::uint64_t admissions_ = 0;
+  Duration lost_{};              ///< by stopped steps, and not made good since
+  Duration per_prompt_token_{};  ///< of late; zero: not known
   // Of the decode under way.
-  bool may_abort_;                           ///< for a cancelled request among others
-  std::optional<TimePoint> cancel_noticed_;  ///< since when there is one
+  std::size_t prompt_tokens_ = 0;
+  std::size_t nodes_ = 0;                    ///< of the graph, so far
+  std::optional<TimePoint> leaver_noticed_;  ///< since when there is one
 };
 
 }  // namespace weir::model

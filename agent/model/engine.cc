@@ -174,6 +174,8 @@ bool Engine::on_progress(float progress) {
 
 void Engine::step() {
   StepReport report;
+  runner_->let_go(report);
+  settle(report);
   std::vector<Taken> taken = queue_->take(runner_->free_sequences(), kPromptBytesAStep);
   {
     const std::lock_guard lock(mutex_);
@@ -182,6 +184,7 @@ void Engine::step() {
   for (Taken& one : taken) {
     runner_->admit(std::move(one), report);
   }
+  settle(report);  // nobody who has ended waits for a decode of the others
   runner_->step(report);
   settle(report);
   if (runner_->running() > 0 && runner_->running() == runner_->resting()) {
@@ -189,7 +192,7 @@ void Engine::step() {
   }
 }
 
-void Engine::settle(const StepReport& report) {
+void Engine::settle(StepReport& report) {
   {
     const std::lock_guard lock(mutex_);
     info_.prompt_tokens += report.prompt_tokens;
@@ -200,6 +203,7 @@ void Engine::settle(const StepReport& report) {
     info_.resting = runner_ ? static_cast<std::uint32_t>(runner_->resting()) : 0;
   }
   queue_->settle(report.ended);
+  report = {};
 }
 
 void Engine::stop() {

@@ -52,8 +52,8 @@ class Engine final : public Runner {
   void step();
   void stop();
   [[nodiscard]] bool take_load_wanted();
-  /// Counts, then tells the listeners. Not under the lock.
-  void settle(const StepReport& report);
+  /// Counts what is in the report, tells the listeners, and empties it. Not under the lock.
+  void settle(StepReport& report);
 
   // Constant after construction.
   const ModelOptions options_;

@@ -251,6 +251,60 @@ TEST_F(EngineTest, StepIsBegunAgainWithoutTheCancelledOne) {
   EXPECT_GT(engine->info().decode_aborts, 0U);
 }
 
+// The one who stays would never end if each of those who come and leave stopped a step of its
+// prompt: the time that was lost is made good first.
+TEST_F(EngineTest, WhoSendsAndCancelsDoesNotKeepTheOthersFromGoingOn) {
+  ModelOptions options = shipped(4);
+  options.context_tokens = 4096;
+  make(options);
+  std::string prompt;
+  for (int i = 0; i < 500; ++i) prompt += "Once upon a time. ";
+  const Call alone = greedy_call(prompt, 20);
+  ASSERT_FALSE(engine->submit(alone.request));
+  ASSERT_TRUE(idle());
+  ASSERT_TRUE(alone.heard->completion());
+
+  const Call stays = greedy_call(prompt, 20);
+  ASSERT_FALSE(engine->submit(stays.request));
+  int left = 0;
+  while (stays.heard->ends() == 0) {
+    const Call leaves = greedy_call(prompt, 20);
+    ASSERT_FALSE(engine->submit(leaves.request));
+    ASSERT_TRUE(eventually([&] { return engine->info().queued == 0; }));
+    leaves.request->cancel();
+    ASSERT_TRUE(leaves.heard->wait_end());
+    EXPECT_EQ(leaves.heard->error()->code, Code::kCancelled);
+    ++left;
+  }
+  EXPECT_GT(left, 1);
+  ASSERT_TRUE(stays.heard->completion());
+  EXPECT_EQ(stays.heard->text(), alone.heard->text());
+  ASSERT_TRUE(idle());
+  EXPECT_EQ(engine->info().running, 0U);
+}
+
+// Alone with its prompt: only its deadline can stop the step, and nobody is there to begin it
+// again.
+TEST_F(EngineTest, DeadlineOfTheOnlyOneStopsTheStep) {
+  ModelOptions options = shipped(1);
+  options.context_tokens = 4096;
+  make(options);
+  std::string prompt;
+  for (int i = 0; i < 500; ++i) prompt += "Once upon a time. ";
+  std::mt19937 random(4);
+  for (int round = 0; round < 50 && engine->info().decode_aborts == 0; ++round) {
+    const Call late = greedy_call(prompt, 20);
+    late.request->deadline = clock.now() + milliseconds(10 + random() % 20);
+    if (engine->submit(late.request)) continue;  // it has learned that such a deadline is hopeless
+    ASSERT_TRUE(late.heard->wait_end());
+    ASSERT_TRUE(late.heard->error());
+    EXPECT_EQ(late.heard->error()->code, Code::kResourceExhausted);
+  }
+  ASSERT_TRUE(idle());
+  EXPECT_GT(engine->info().decode_aborts, 0U);
+  EXPECT_EQ(engine->info().running, 0U);
+}
+
 TEST_F(EngineTest, PredictsTheWaitOnceSomethingIsMeasured) {
   make(shipped(1));
   EXPECT_EQ(engine->predicted_wait(4), std::nullopt);

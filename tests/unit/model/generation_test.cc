@@ -179,8 +179,8 @@ TEST(GenerationContext, LongPromptIsPrefilledInChunks) {
   const ModelInfo info = registry->models().at(0);
   EXPECT_EQ(info.prompt_tokens, 1401U);
   EXPECT_EQ(info.prompt_tokens, call.heard->completion()->usage.prompt_tokens);
-  // Three chunks of at most 512 tokens; the third gives the first token.
-  EXPECT_EQ(info.decode_steps, 3U + call.heard->completion()->usage.completion_tokens - 1);
+  // Eleven chunks of at most 128 tokens; the last gives the first token.
+  EXPECT_EQ(info.decode_steps, 11U + call.heard->completion()->usage.completion_tokens - 1);
 }
 
 }  // namespace
