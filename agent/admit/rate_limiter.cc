@@ -20,9 +20,16 @@ std::uint64_t mixed(std::uint64_t x) {
   return x ^ (x >> 33U);
 }
 
-std::optional<BucketShape> shape_of(std::optional<double> per_second, std::optional<double> burst) {
+// Who limits tokens by their rate alone means the mean, not the size of a request: one that asks
+// for more than a second's comes when the bucket is full. The bound keeps one mistaken max_tokens
+// from shutting a tenant out for days.
+constexpr std::chrono::hours kMostOwed{1};
+
+std::optional<BucketShape> shape_of(std::optional<double> per_second, std::optional<double> burst,
+                                    Duration most_owed = Duration::zero()) {
   if (!per_second.has_value()) return std::nullopt;
-  return BucketShape(*per_second, burst.value_or(std::max(1.0, *per_second)));
+  if (burst.has_value()) return BucketShape(*per_second, *burst);
+  return BucketShape(*per_second, std::max(1.0, *per_second), most_owed);
 }
 
 Status out_of_range(std::size_t rule, std::string_view field, double value, double min,
@@ -91,7 +98,7 @@ Result<std::unique_ptr<RateLimiter>> RateLimiter::create(Options options) {
     Rule rule;
     if (!given.model.empty()) rule.model = name_hash(given.model);
     rule.requests = shape_of(given.requests_per_second, given.requests_burst);
-    rule.tokens = shape_of(given.tokens_per_second, given.tokens_burst);
+    rule.tokens = shape_of(given.tokens_per_second, given.tokens_burst, kMostOwed);
     rule.fixed = !given.tenant.empty() && !given.model.empty() && given.level.has_value();
     rule.own = std::make_unique<Pair>();
     rule.given = std::move(given);

@@ -35,7 +35,9 @@ struct RateRule {
   std::optional<double> requests_per_second;
   std::optional<double> requests_burst;  ///< unset: what one second brings, at least 1
   std::optional<double> tokens_per_second;
-  std::optional<double> tokens_burst;  ///< likewise
+  /// Unset: what one second brings, and a full bucket also lets one request in that has up to an
+  /// hour's more; the next waits until those have come.
+  std::optional<double> tokens_burst;
 };
 
 /// Whose request it is. Names by their hash, so that nothing is copied per request.
@@ -52,7 +54,7 @@ struct RateRefusal {
   std::size_t rule = 0;  ///< the one that wants the longest wait
   bool tokens = false;   ///< whether tokens lack, or requests
   /// Until all rules agree, if nobody else takes anything; unset: never, the request has more
-  /// tokens than a bucket holds.
+  /// tokens than a bucket ever gives at once.
   std::optional<Duration> wait;
 };
 

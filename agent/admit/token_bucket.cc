@@ -20,35 +20,38 @@ std::int64_t units(TimePoint time) {
 
 }  // namespace
 
-BucketShape::BucketShape(double per_second, double burst)
+BucketShape::BucketShape(double per_second, double burst, Duration most_owed)
     : burst_(burst),
+      most_at_once_(burst + per_second * std::chrono::duration<double>(most_owed).count()),
       units_per_token_(kUnitsPerSecond / per_second),
       capacity_(std::llround(std::min(burst * units_per_token_, kMaxCapacity))) {}
 
 // Never more than the capacity for what the bucket holds: rounding must not turn "just enough"
 // into "never".
 std::int64_t BucketShape::cost_of(double tokens) const {
-  return std::min(std::llround(std::min(tokens * units_per_token_, kMaxCapacity)),
-                  static_cast<long long>(capacity_));
+  const std::int64_t cost = std::llround(std::min(tokens * units_per_token_, kMaxCapacity));
+  return tokens > burst_ ? cost : std::min(cost, capacity_);
 }
 
 std::optional<Duration> TokenBucket::wait(const BucketShape& shape, double tokens,
                                           TimePoint now) const {
-  if (tokens > shape.burst_) return std::nullopt;
+  if (tokens > shape.most_at_once_) return std::nullopt;
   const std::int64_t full_at = std::max(full_at_.load(std::memory_order_relaxed), units(now));
-  const std::int64_t missing = full_at - units(now) + shape.cost_of(tokens) - shape.capacity_;
+  const std::int64_t missing =
+      full_at - units(now) + std::min(shape.cost_of(tokens), shape.capacity_) - shape.capacity_;
   if (missing <= 0) return Duration::zero();
   return std::chrono::nanoseconds((missing + kUnitsPerNs - 1) / kUnitsPerNs);
 }
 
 bool TokenBucket::take(const BucketShape& shape, double tokens, TimePoint now) {
-  if (tokens > shape.burst_) return false;
+  if (tokens > shape.most_at_once_) return false;
   const std::int64_t cost = shape.cost_of(tokens);
   std::int64_t full_at = full_at_.load(std::memory_order_relaxed);
   for (;;) {  // each further round: another thread took or gave
-    const std::int64_t after = std::max(full_at, units(now)) + cost;
-    if (after - units(now) > shape.capacity_) return false;
-    if (full_at_.compare_exchange_weak(full_at, after, std::memory_order_relaxed)) return true;
+    const std::int64_t from = std::max(full_at, units(now));
+    if (from - units(now) + std::min(cost, shape.capacity_) > shape.capacity_) return false;
+    if (full_at_.compare_exchange_weak(full_at, from + cost, std::memory_order_relaxed))
+      return true;
   }
 }
 

@@ -20,15 +20,17 @@ class BucketShape {
  public:
   /// `per_second` in 0.001..1e9, `burst` in 1..1e9. A burst of more than a year's tokens counts as
   /// a year's, so that instants fit their word.
-  BucketShape(double per_second, double burst);
-
-  [[nodiscard]] double burst() const { return burst_; }
+  ///
+  /// With a `most_owed`, a full bucket also gives to one that wants more than it holds, as long as
+  /// what it then owes comes in within that time; the next must wait until it has.
+  BucketShape(double per_second, double burst, Duration most_owed = Duration::zero());
 
  private:
   friend class TokenBucket;
   [[nodiscard]] std::int64_t cost_of(double tokens) const;
 
   double burst_;
+  double most_at_once_;  ///< >= burst_
   double units_per_token_;
   std::int64_t capacity_;  ///< units that fill it
 };

@@ -218,6 +218,7 @@ TEST_F(AdmissionTest, RateLimitsSayWhenToComeBackAndRecover) {
 TEST_F(AdmissionTest, MoreTokensThanABucketHoldsIsHopeless) {
   RateRule rule;
   rule.tokens_per_second = 100;
+  rule.tokens_burst = 100;
   options.rate_rules = {rule};
   options.models = {{"m", 512, 0}};
   start();

@@ -129,9 +129,27 @@ TEST(RateLimiter, MoreTokensThanABucketHoldsNeverCome) {
   EXPECT_EQ(refused->wait, std::nullopt);
 }
 
+TEST(RateLimiter, WithoutABurstALargeRequestComesOnceInAWhile) {
+  RateRule by_rate;
+  by_rate.tokens_per_second = 100;
+  const auto limits = limiter({by_rate});
+  ASSERT_FALSE(limits->charge(key("a"), kStart));
+  EXPECT_FALSE(limits->settle(key("a"), key("a"), 130, kStart)) << "more than a second's";
+  const auto refused = limits->charge(key("a"), kStart);
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->wait, milliseconds(310)) << "the head is refused while the bucket owes";
+  EXPECT_EQ(limits->reading(kStart + milliseconds(1300)).buckets, 0U);
+  const TimePoint later = kStart + milliseconds(1300);
+  ASSERT_FALSE(limits->charge(key("a"), later));
+  const auto hopeless = limits->settle(key("a"), key("a"), 100.0 * 3602, later);
+  ASSERT_TRUE(hopeless);
+  EXPECT_EQ(hopeless->wait, std::nullopt) << "more than an hour's is a mistake";
+}
+
 TEST(RateLimiter, ARefusalForTokensGivesTheRequestBack) {
   RateRule both = rule("", "", std::nullopt, 1, 1);
   both.tokens_per_second = 10;
+  both.tokens_burst = 10;
   const auto limits = limiter({both});
   EXPECT_FALSE(limits->charge(key("a"), kStart));
   EXPECT_TRUE(limits->settle(key("a"), key("a"), 11, kStart));

@@ -53,6 +53,30 @@ TEST(TokenBucket, MoreThanItHoldsNeverComes) {
   EXPECT_EQ(bucket.wait(shape, 11, kStart), std::nullopt);
 }
 
+TEST(TokenBucket, AFullOneMayOweWhatItDoesNotHold) {
+  const BucketShape shape(100, 100, seconds(60));
+  TokenBucket bucket;
+  EXPECT_TRUE(bucket.take(shape, 1, kStart));
+  EXPECT_EQ(bucket.wait(shape, 130, kStart), milliseconds(10)) << "until it is full";
+  EXPECT_FALSE(bucket.take(shape, 130, kStart));
+  const TimePoint full = kStart + milliseconds(10);
+  EXPECT_TRUE(bucket.take(shape, 130, full));
+  EXPECT_EQ(bucket.wait(shape, 1, full), milliseconds(310)) << "30 owed, and one of its own";
+  EXPECT_FALSE(bucket.take(shape, 1, full + milliseconds(310) - nanoseconds(1)));
+  EXPECT_TRUE(bucket.take(shape, 1, full + milliseconds(310)));
+  bucket.give_back(shape, 130);
+  EXPECT_EQ(bucket.wait(shape, 99, full + milliseconds(310)), Duration::zero());
+}
+
+TEST(TokenBucket, WhatItMayOweIsBounded) {
+  const BucketShape shape(100, 100, seconds(60));
+  TokenBucket bucket;
+  EXPECT_EQ(bucket.wait(shape, 6101, kStart), std::nullopt);
+  EXPECT_FALSE(bucket.take(shape, 6101, kStart));
+  EXPECT_TRUE(bucket.take(shape, 6100, kStart));
+  EXPECT_EQ(bucket.wait(shape, 6100, kStart), seconds(61));
+}
+
 TEST(TokenBucket, LeftAloneItIsAsNew) {
   const BucketShape shape(2, 4);
   TokenBucket bucket;
