@@ -39,10 +39,22 @@ std::optional<std::int64_t> integer_in(std::string_view text, std::int64_t min, 
   return whole && value >= min && value <= max ? std::optional(value) : std::nullopt;
 }
 
+/// Of two fields of one name, the proxy that made the request and we might each go by another.
+std::optional<ApiError> sent_twice(const RequestParser& parser, std::string_view tenant_header) {
+  for (const std::string_view name :
+       {tenant_header, kModelHeader, kPriorityHeader, kTimeoutHeader}) {
+    if (parser.count(name) < 2) continue;
+    return bad_request("invalid_header", std::string(name) + " must not be sent more than once",
+                       std::string(name));
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Outcome<AdmissionFields> read_admission_fields(const RequestParser& parser,
                                                std::string_view tenant_header) {
+  if (auto error = sent_twice(parser, tenant_header)) return *std::move(error);
   AdmissionFields fields;
   fields.tenant = parser.field(tenant_header);
   if (fields.tenant.has_value() && !is_name(*fields.tenant, kMaxTenantBytes)) {

@@ -28,7 +28,8 @@ struct AdmissionFields {
   std::optional<std::chrono::milliseconds> timeout;
 };
 
-/// The fields, or 400 that names the first bad one, its value and what it may be.
+/// The fields, or 400 that names the first bad one, its value and what it may be. None may be sent
+/// twice.
 [[nodiscard]] Outcome<AdmissionFields> read_admission_fields(const RequestParser& parser,
                                                              std::string_view tenant_header);
 

@@ -69,6 +69,10 @@ std::optional<std::string_view> RequestParser::field(std::string_view name) cons
   return found->value();
 }
 
+std::size_t RequestParser::count(std::string_view name) const {
+  return impl_->parser.get().count(name);
+}
+
 bool RequestParser::http_1_0() const { return impl_->parser.get().version() < 11; }
 bool RequestParser::keep_alive() const {
   return impl_->parser.get().keep_alive() && !unknown_encoding();

@@ -44,6 +44,8 @@ class RequestParser {
   [[nodiscard]] std::string_view target() const;
   /// Value of the first field of that name, case-insensitive; unset when there is none.
   [[nodiscard]] std::optional<std::string_view> field(std::string_view name) const;
+  /// How many fields there are of that name.
+  [[nodiscard]] std::size_t count(std::string_view name) const;
   [[nodiscard]] bool http_1_0() const;
   [[nodiscard]] bool keep_alive() const;
   /// A Transfer-Encoding other than chunked: where this request ends cannot be told, so nothing

@@ -12,8 +12,16 @@ namespace weir::serve {
 
 std::optional<ApiError> HttpSession::check_header() {
   request_->method = parser_->method();  // first: the answer to HEAD has no body, errors included
-  if (!parser_->http_1_0() && !parser_->field("host").has_value()) {
+  const std::size_t hosts = parser_->count("host");
+  if (hosts == 0 && !parser_->http_1_0()) {
     return bad_request("malformed_request", "an HTTP/1.1 request needs a Host header");
+  }
+  // Whoever stands before us may have gone by the other one (RFC 9112, sections 3.2 and 6.3). Of a
+  // list of equal lengths nothing would be set aside.
+  if (hosts > 1) return bad_request("malformed_request", "there is more than one Host header");
+  const std::size_t lengths = parser_->count("content-length");
+  if (lengths > 1 || (lengths == 1 && !parser_->content_length().has_value())) {
+    return bad_request("malformed_request", "Content-Length must be one number");
   }
   if (parser_->unknown_encoding()) {
     ApiError error = bad_request("unsupported_transfer_encoding",

@@ -75,6 +75,39 @@ TEST_F(AdmissionAtTheFront, BadHeadersAreNamedWithValueAndRange) {
   expect_nothing_reserved();
 }
 
+// A gateway that adds the tenant behind the one that a client made up must not be overheard.
+TEST_F(AdmissionAtTheFront, NoHeaderThatDecidesMayBeSentTwice) {
+  for (const char* const name :
+       {"x-weir-tenant", "x-weir-model", "x-weir-priority", "x-weir-timeout-ms"}) {
+    HttpClient http = client();
+    const std::string field(name);
+    const HttpReply reply =
+        http.post("/infer", R"({"prompt":"x"})",
+                  field + ": 1\r\nA: b\r\n" + "X-W" + field.substr(3) + ": 2\r\n");
+    EXPECT_EQ(reply.status, 400) << name;
+    EXPECT_EQ(error_field(reply, "code"), "invalid_header");
+    EXPECT_EQ(error_field(reply, "param"), name);
+    EXPECT_EQ(error_field(reply, "message"), field + " must not be sent more than once");
+  }
+  expect_nothing_reserved();
+}
+
+TEST_F(AdmissionAtTheFront, ARequestHasOneHostAndOneLength) {
+  const std::string start = "POST /infer HTTP/1.1\r\nContent-Type: application/json\r\n";
+  for (const auto& [fields, message] : std::vector<std::pair<std::string, std::string>>{
+           {"Host: a\r\nHost: b\r\nContent-Length: 2\r\n", "there is more than one Host header"},
+           {"Host: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n",
+            "Content-Length must be one number"},
+           {"Host: a\r\nContent-Length: 2, 2\r\n", "Content-Length must be one number"}}) {
+    HttpClient http = client();
+    http.send(start + fields + "\r\n{}");
+    const HttpReply reply = http.read_reply();
+    EXPECT_EQ(reply.status, 400) << fields;
+    EXPECT_EQ(error_field(reply, "message"), message);
+  }
+  expect_nothing_reserved();
+}
+
 TEST_F(AdmissionAtTheFront, HeadersReachTheRequest) {
   HttpClient http = client();
   http.send_post("/v1/completions", R"({"prompt":"x"})",
