@@ -257,6 +257,33 @@ bench-storm: deps ## a minute of everything that applications do to sockets: no 
 	$(Q)$(MAKE) $(NEEDS_bpf)
 	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
 
+# Only what reads the configuration is instrumented; the rest comes from the library.
+CLANGXX      ?= clang++
+FUZZ_SECONDS ?= 30
+FUZZ_FLAGS   := -std=c++20 -O1 -g1 -fno-omit-frame-pointer -pthread -fsanitize=fuzzer,address
+FUZZ_OBJ     := $(patsubst %.cc,$(OBJ)/fuzz/%.o,tests/fuzz/config_fuzz.cc $(wildcard agent/config/*.cc))
+
+$(OBJ)/fuzz/%.o: %.cc | $(PROTO_HDR)
+	$(call msg,FUZZ,$<)
+	$(Q)mkdir -p $(@D) && $(CLANGXX) $(CPPFLAGS) $(FUZZ_FLAGS) -MD -MP -c $< -o $@
+
+$(BIN)/weir-fuzz-config: $(FUZZ_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
+
+.PHONY: fuzz fuzz-config need-clang++
+need-clang++:
+	$(Q)command -v $(CLANGXX) >/dev/null || { echo '$(CLANGXX) is missing: apt-get install clang' >&2; exit 1; }
+
+fuzz: fuzz-config ## every fuzzer, FUZZ_SECONDS=30 each
+
+# What it finds that is new stays in build/fuzz/config, beside the seeds; a text that fails too.
+fuzz-config: need-clang++ deps ## feed the configuration reader with mutated texts, under ASan
+	$(Q)$(MAKE) $(BIN)/weir-fuzz-config
+	$(Q)mkdir -p $(BUILD)/fuzz/config
+	$(Q)$(BIN)/weir-fuzz-config -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
+	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/config tests/fuzz/config
+
 # ---- care -------------------------------------------------------------------------------------
 
 SOURCES := $(shell $(GIT) ls-files 'agent/*.cc' 'agent/*.h' 'tests/*.cc' 'tests/*.h' 2>/dev/null)
