@@ -125,7 +125,8 @@ bool EventStream::take_event(std::string_view data) {
     error_ = "not_json";
     return false;
   }
-  if (event->contains("error")) {
+  const json::value* const error = event->if_contains("error");
+  if (error != nullptr && !error->is_null()) {
     error_ = code_of(event);
     return false;
   }

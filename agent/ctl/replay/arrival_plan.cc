@@ -30,14 +30,20 @@ std::uint32_t choose(const std::vector<double>& bounds, Random& random) {
   return static_cast<std::uint32_t>(found - bounds.begin());
 }
 
+// Also of what a trace says and --speed stretches: 31 years, so that a time on the clock and this
+// after it still fit 64 bits of nanoseconds.
+constexpr double kMaxSeconds = 1e9;
+constexpr double kMaxTokens = 16 * 1024 * 1024;  // as a trace may say
+
 std::uint32_t scaled(std::uint32_t tokens, double scale, std::optional<std::uint32_t> most) {
-  const double wanted = std::clamp(std::round(tokens * scale), 1.0, 4294967295.0);
+  const double wanted = std::clamp(std::round(tokens * scale), 1.0, kMaxTokens);
   const auto length = static_cast<std::uint32_t>(wanted);
   return most ? std::min(length, *most) : length;
 }
 
 Duration seconds(double value) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(value));
+  return std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::min(value, kMaxSeconds)));
 }
 
 }  // namespace
@@ -102,8 +108,8 @@ bool ArrivalPlan::next_of_process(Arrival& arrival) {
 }
 
 Duration ArrivalPlan::due_of(const TraceRecord& record) const {
-  return Duration(
-      static_cast<Duration::rep>(static_cast<double>(record.at.count()) / options_.speed));
+  return Duration(static_cast<Duration::rep>(
+      std::min(static_cast<double>(record.at.count()) / options_.speed, kMaxSeconds * 1e9)));
 }
 
 std::optional<std::uint64_t> ArrivalPlan::size() const {

@@ -105,7 +105,10 @@ bool Connection::take(std::string_view bytes, TimePoint now) {
   if (!exchange_->first_byte) exchange_->first_byte = now;
   const ResponseReader::State state = reader_.put(bytes);
   take_texts(now);
-  if (state == ResponseReader::State::kMore) return true;
+  if (state == ResponseReader::State::kMore) {
+    if (!reader_.begun()) exchange_->first_byte.reset();  // it was an interim response
+    return true;
+  }
   if (state == ResponseReader::State::kMalformed) {
     close();
     finish(error_answer("malformed"), now);

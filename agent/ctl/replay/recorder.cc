@@ -9,6 +9,18 @@ namespace {
 // An hour of slices of 10 ms; what comes later counts in the last one.
 constexpr std::size_t kMaxSlices = 360'000;
 
+// Of refusals and of errors. Servers put what they like into their codes, also the request's id,
+// and each reason has its histogram.
+constexpr std::size_t kMaxReasons = 64;
+
+/// The entry of `reason`, or of "other" when there are so many already.
+template <typename Value>
+Value& entry_of(std::map<std::string, Value>& by_reason, const std::string& reason) {
+  const auto found = by_reason.find(reason);
+  if (found != by_reason.end()) return found->second;
+  return by_reason[by_reason.size() < kMaxReasons ? reason : "other"];
+}
+
 std::uint64_t to_ns(Duration duration) {
   return static_cast<std::uint64_t>(
       std::max<std::int64_t>(std::chrono::nanoseconds(duration).count(), 0));
@@ -112,14 +124,14 @@ void Recorder::on_end(const Exchange& exchange, const Answer& answer, TimePoint 
     ++(exchange.sent || exchange.first_byte ? figures.sent : figures.unsent);
     if (refused) {
       ++figures.refused;
-      RefusalFigures& reason = figures.refusals[answer.reason];
+      RefusalFigures& reason = entry_of(figures.refusals, answer.reason);
       ++reason.count;
       reason.latency_ns.record(to_ns(total));
       figures.refusal_ns.record(to_ns(total));
       if (exchange.sent) figures.refusal_from_send_ns.record(to_ns(now - *exchange.sent));
     } else if (!ok) {
       ++figures.errors;
-      ++figures.errors_by_kind[answer.reason];
+      ++entry_of(figures.errors_by_kind, answer.reason);
     } else {
       ++figures.ok;
       figures.degraded += answer.degraded ? 1U : 0U;

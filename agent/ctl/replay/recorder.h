@@ -42,6 +42,7 @@ struct Figures {
   std::uint64_t good = 0;      ///< of ok: met the objective
   std::uint64_t prompt_tokens = 0;
   std::uint64_t completion_tokens = 0;
+  // By reason, 64 of each at most; what has another one is under "other".
   std::map<std::string, RefusalFigures> refusals;
   std::map<std::string, std::uint64_t> errors_by_kind;
 

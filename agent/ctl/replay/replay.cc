@@ -58,7 +58,7 @@ Status raise_descriptor_limit(std::uint32_t connections) {
 }
 
 /// The first address of the target that can be connected to.
-Result<tcp::endpoint> find_target(asio::io_context& io, const Target& target) {
+Result<tcp::endpoint> find_target(asio::io_context& io, const Target& target, Duration timeout) {
   boost::system::error_code failure;
   tcp::resolver resolver(io);
   const auto found = resolver.resolve(target.host, std::to_string(target.port), failure);
@@ -68,8 +68,17 @@ Result<tcp::endpoint> find_target(asio::io_context& io, const Target& target) {
   }
   for (const auto& entry : found) {
     tcp::socket probe(io);
-    probe.connect(entry.endpoint(), failure);
+    failure = asio::error::timed_out;
+    // Not connect(): the kernel would try for two minutes where nothing answers.
+    probe.async_connect(entry.endpoint(), [&](const boost::system::error_code& error) {
+      if (error != asio::error::operation_aborted) failure = error;
+    });
+    io.restart();
+    io.run_for(timeout);
     if (!failure) return entry.endpoint();
+    probe.close();
+    io.restart();
+    io.run();  // its handler refers to what goes now
   }
   return make_error(Code::kUnavailable,
                     fmt::format("cannot connect to {}: {}", target.authority, failure.message()));
@@ -251,8 +260,9 @@ Result<Report> run_replay(const Options& options, ProgressSink& progress) {
     return std::move(raised).error();
   }
   asio::io_context io(1);
-  auto target = find_target(io, options.target);
+  auto target = find_target(io, options.target, options.timeout);
   if (!target) return std::move(target).error();
+  io.restart();
   Runner runner(options, *std::move(plan), *target, io, progress);
   return runner.run();
 }

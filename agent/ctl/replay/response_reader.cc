@@ -26,6 +26,8 @@ class Parser final : public http::basic_parser<false> {
   }
 
   [[nodiscard]] unsigned status() const { return status_; }
+  /// 100 Continue, 103 Early Hints: another response follows. Nobody asked to switch protocols.
+  [[nodiscard]] bool is_interim() const { return status_ / 100 == 1 && status_ != 101; }
   [[nodiscard]] bool is_stream() const { return stream_; }
   [[nodiscard]] bool degraded() const { return degraded_; }
   std::uint32_t take_texts() { return std::exchange(texts_, 0); }
@@ -107,6 +109,11 @@ ResponseReader::State ResponseReader::put(std::string_view bytes) {
     bytes.remove_prefix(used);
     impl_->new_texts += parser.take_texts();
     if (failure && failure != http::error::need_more) return State::kMalformed;
+    if (parser.is_done() && parser.is_interim()) {
+      impl_->parser.emplace(impl_->body, impl_->events);  // the answer itself is still to come
+      if (bytes.empty()) break;
+      continue;
+    }
     if (parser.is_done()) return bytes.empty() ? State::kDone : State::kMalformed;
     if (failure == http::error::need_more || used == 0 || bytes.empty()) break;
   }

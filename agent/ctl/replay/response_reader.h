@@ -29,13 +29,13 @@ class ResponseReader {
   void begin();
 
   enum class State { kMore, kDone, kMalformed };
-  /// Takes all bytes. kMalformed also when bytes come behind the end of the response: there was one
-  /// request.
+  /// Takes all bytes. Interim responses (1xx) are passed over. kMalformed also when bytes come
+  /// behind the end of the response: there was one request.
   State put(std::string_view bytes);
   /// The peer closed: kDone where that ends the response.
   State put_end();
 
-  /// Whether any byte of the response has come.
+  /// Whether any byte of the response has come, those of interim ones aside.
   [[nodiscard]] bool begun() const;
   /// Events with text that the last put() completed.
   [[nodiscard]] std::uint32_t new_texts() const;

@@ -131,6 +131,28 @@ TEST(ArrivalPlan, ReplaysATraceAtItsSpeed) {
   EXPECT_EQ(arrivals[2].serial, 2U);
 }
 
+TEST(ArrivalPlan, WhatIsTooFarAwayNeverComesEarly) {
+  Options options = of_trace();
+  options.speed = 1e-6;
+  Trace trace = three();
+  trace.records[2].at = std::chrono::hours(24 * 365);
+  ArrivalPlan plan = ArrivalPlan::of_trace(options, trace);
+  EXPECT_EQ(all_of(plan)[2].due, std::chrono::seconds(1'000'000'000));
+
+  Options slow;
+  slow.poisson_per_s = 0.001;
+  slow.limit = std::uint64_t{1} << 40;
+  ASSERT_TRUE(slow.complete());
+  EXPECT_EQ(ArrivalPlan::create(slow)->span(), std::chrono::seconds(1'000'000'000));
+}
+
+TEST(ArrivalPlan, ScaledLengthsAreNoLongerThanATraceMaySay) {
+  Options options = of_trace();
+  options.scale_lengths = 1e6;
+  ArrivalPlan plan = ArrivalPlan::of_trace(options, three());
+  EXPECT_EQ(all_of(plan)[0].prompt_tokens, 16U * 1024 * 1024);
+}
+
 TEST(ArrivalPlan, IsCutByDurationAndByNumber) {
   Options options = of_trace();
   options.duration_s = 2;

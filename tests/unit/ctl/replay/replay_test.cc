@@ -4,6 +4,7 @@
 #include "agent/ctl/replay/replay.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -253,6 +254,29 @@ TEST(Replay, NamesEachWayInWhichARequestFails) {
   EXPECT_EQ(kinds.size(), 3U);
 }
 
+TEST(Replay, InterimResponsesAreNotAnswers) {
+  TestServer server(
+      [](const std::string&) { return "HTTP/1.1 100 Continue\r\n\r\n" + response(200, kResult); });
+  const Report report = run(towards(server.address(), 100, 0.2));
+  expect_sums(report);
+  EXPECT_EQ(report.recorder->all().ok, report.recorder->all().planned);
+}
+
+TEST(Replay, KeepsNoMoreReasonsThanSixtyFour) {
+  std::atomic<int> served = 0;
+  TestServer server([&](const std::string&) {
+    return response(429, R"({"error":{"code":"request-)" + std::to_string(served++) + R"("}})");
+  });
+  Options options = towards(server.address(), 1000, 1);
+  options.limit = 100;
+  const Report report = run(options);
+  expect_sums(report);
+  const auto& refusals = report.recorder->all().refusals;
+  EXPECT_EQ(refusals.size(), 65U);
+  EXPECT_EQ(refusals.at("other").count, 36U);
+  EXPECT_EQ(report.recorder->all().refused, 100U);
+}
+
 TEST(Replay, MeasuresStreams) {
   // Chunks come 30 ms apart, so that the gaps can be told.
   const auto chunk = [](const std::string& data) {
@@ -329,6 +353,32 @@ TEST(Replay, SaysAtOnceWhenNobodyListens) {
   EXPECT_EQ(report.error().code, Code::kUnavailable);
   EXPECT_EQ(report.error().message,
             "cannot connect to " + address.to_string() + ": Connection refused");
+}
+
+TEST(Replay, DoesNotWaitLongForATargetThatDoesNotAnswer) {
+  // A listener whose backlog is full: what connects gets no answer.
+  const kernel::Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener.get(), generic, size), 0);
+  ASSERT_EQ(::listen(listener.get(), 0), 0);
+  ASSERT_EQ(::getsockname(listener.get(), generic, &size), 0);
+  const kernel::Fd first(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(first.get(), generic, size), 0);
+
+  Options options = towards("127.0.0.1:" + std::to_string(ntohs(address.sin_port)), 10, 1);
+  options.timeout = 100ms;
+  ASSERT_TRUE(options.complete());
+  NoProgress progress;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto report = run_replay(options, progress);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 30s);
+  ASSERT_FALSE(report);
+  EXPECT_EQ(report.error().message,
+            "cannot connect to " + options.target.authority + ": Connection timed out");
 }
 
 TEST(Replay, ReportsAreWhole) {

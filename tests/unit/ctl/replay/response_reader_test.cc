@@ -48,6 +48,35 @@ TEST(ResponseReader, ReadsUsageOfAnAnswer) {
   EXPECT_TRUE(reader.keep_alive());
 }
 
+TEST(ResponseReader, PassesOverInterimResponses) {
+  const std::string interim =
+      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+  const std::string whole =
+      interim + response(200, R"({"usage":{"prompt_tokens":3,"completion_tokens":5}})");
+  for (std::size_t size = 1; size <= whole.size(); ++size) {
+    ResponseReader reader;
+    for (std::size_t at = 0; at < whole.size(); at += size) {
+      ASSERT_EQ(reader.put(std::string_view(whole).substr(at, size)),
+                at + size >= whole.size() ? State::kDone : State::kMore)
+          << size;
+      if (at + size == interim.size()) {
+        EXPECT_FALSE(reader.begun());
+      }
+    }
+    EXPECT_EQ(reader.answer().completion_tokens, 5U);
+    EXPECT_TRUE(reader.keep_alive());
+  }
+}
+
+TEST(ResponseReader, AnErrorOfNullIsNone) {
+  ResponseReader reader;
+  ASSERT_EQ(reader.put(chunked(
+                {"data: {\"error\":null,\"choices\":[{\"text\":\"a\"}]}\n\n", "data: [DONE]\n\n"})),
+            State::kDone);
+  EXPECT_EQ(reader.answer().kind, Answer::Kind::kOk);
+  EXPECT_EQ(reader.answer().completion_tokens, 1U);
+}
+
 TEST(ResponseReader, TellsRefusalsFromErrors) {
   const auto read = [](int status, const std::string& body) {
     ResponseReader reader;
