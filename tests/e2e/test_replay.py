@@ -39,6 +39,17 @@ class Replay(unittest.TestCase):
                         + "".join(f"{100 + at:.3f},{p},{o}\n" for at, p, o in ARRIVALS))
         return path
 
+    def test_reports_that_cannot_be_written_are_told_of_before_anything_is_sent(self):
+        agent = self.enterContext(Agent(models=[model()]))
+        wait_ready(agent)
+        for path in ("/nonexistent/report", self.folder):
+            for option in ("--html", "--json"):
+                run = self.replay("--target", f"http://{agent.http}", "--model", MODEL_NAME,
+                                  "--poisson", 20, "--limit", 1, option, path, status=1)
+                self.assertIn(str(path), run.stderr)
+        self.assertEqual(self.metrics(agent)("weir_model_requests_accepted_total"), 0)
+        self.assertEqual(list(self.folder.glob("report*")), [])
+
     def test_counts_and_tokens_agree_with_the_agent(self):
         agent = self.enterContext(Agent(models=[model()]))
         wait_ready(agent)

@@ -2,6 +2,7 @@
 #include "agent/ctl/replay/replay_command.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -69,6 +70,24 @@ CLI::Validator within(Number low, Number high) {
   CLI::Validator range = CLI::Range(low, high);
   range.description("");
   return range;
+}
+
+/// Before hours are spent on what could not be kept. Changes nothing.
+Status check_writable(const std::string& path) {
+  if (path.empty() || path == "-") return {};
+  struct stat there {};
+  int failure = 0;
+  if (::stat(path.c_str(), &there) == 0) {
+    if (::access(path.c_str(), W_OK) != 0) failure = errno;
+    if (S_ISDIR(there.st_mode)) failure = EISDIR;
+  } else if (std::FILE* const file = std::fopen(path.c_str(), "wxe"); file != nullptr) {
+    std::fclose(file);
+    ::unlink(path.c_str());
+  } else {
+    failure = errno;
+  }
+  if (failure != 0) return os_error(failure, "writing " + path);
+  return {};
 }
 
 /// A whole file or nothing that looks like one.
@@ -309,16 +328,18 @@ Status ReplayCommand::Arguments::settle() {
 }
 
 Status ReplayCommand::Arguments::write(const Report& report) const {
+  // One that cannot be written does not cost the others; the first failure is told.
+  Status all;
+  const auto keep = [&](Status written) {
+    if (all && !written) all = std::move(written);
+  };
   if (!json.empty()) {
-    const std::string text = to_json_text(boost::json::value(to_json(report))) + "\n";
-    if (Status written = write_file(json, text); !written) return written;
+    keep(write_file(json, to_json_text(boost::json::value(to_json(report))) + "\n"));
   }
-  if (!html.empty()) {
-    if (Status written = write_file(html, to_html(report)); !written) return written;
-  }
+  if (!html.empty()) keep(write_file(html, to_html(report)));
   // JSON on the standard output stays alone there.
-  if (quiet || json == "-") return {};
-  return write_file("-", to_text(report));
+  if (!quiet && json != "-") keep(write_file("-", to_text(report)));
+  return all;
 }
 
 ReplayCommand::ReplayCommand(CLI::App& app) : arguments_(std::make_unique<Arguments>()) {
@@ -337,6 +358,9 @@ bool ReplayCommand::parsed() const { return arguments_->command->parsed(); }
 
 Status ReplayCommand::run() {
   if (Status settled = arguments_->settle(); !settled) return settled;
+  for (const std::string& path : {arguments_->json, arguments_->html}) {
+    if (Status writable = check_writable(path); !writable) return writable;
+  }
   auto report = run_with_progress(arguments_->options, arguments_->quiet);
   if (!report) return std::move(report).error();
   if (Status written = arguments_->write(*report); !written) return written;
