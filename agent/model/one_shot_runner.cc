@@ -11,6 +11,7 @@
 #include <deque>
 #include <limits>
 #include <mutex>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -75,8 +76,7 @@ class OneShotRunner::Core : public std::enable_shared_from_this<Core> {
   void account_locked(Instance& instance, Duration took, BatchCause cause,
                       const OneShotBatch::Ends& ends);
   std::optional<Duration> wait_locked(std::size_t ahead, TimePoint now) const;
-  std::optional<TimePoint> next_expiry_locked();
-  void arm(TimePoint when);
+  void arm_locked();
   void expire();
   void cancel(Queue::Handle handle);
   void ended(std::size_t requests);
@@ -98,7 +98,7 @@ class OneShotRunner::Core : public std::enable_shared_from_this<Core> {
   std::deque<Instance> instances_;  ///< never grows after construction
   std::size_t asleep_ = 0;          ///< instances
   std::size_t waking_ = 0;          ///< instances woken that have not looked at the queue yet
-  TimePoint armed_for_ = TimePoint::max();
+  std::optional<schedule::TimerThread::Timer> timer_;  ///< no later than queue_.next_event()
   std::size_t outstanding_ = 0;  ///< accepted, and the listener has not heard the end
   bool draining_ = false;
   bool stopping_ = false;
@@ -165,7 +165,6 @@ std::optional<Refusal> OneShotRunner::Core::submit(RequestPtr request) {
                                std::max<std::uint64_t>(1, tokens_of(kept.prompt))};
   Queue::Handle handle;
   Instance* wake = nullptr;
-  std::optional<TimePoint> expiry;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
@@ -182,14 +181,13 @@ std::optional<Refusal> OneShotRunner::Core::submit(RequestPtr request) {
     former_.arrived(now);
     ++info_.accepted;
     ++outstanding_;
-    if (key.deadline && *key.deadline < armed_for_) expiry = next_expiry_locked();
+    if (key.deadline) arm_locked();
     wake = whom_to_wake_locked(now);
   }
   if (wake != nullptr) wake->wake.notify_one();
   mine->set_canceller([weak = weak_from_this(), handle] {
     if (const auto core = weak.lock()) core->cancel(handle);
   });
-  if (expiry) arm(*expiry);
   return std::nullopt;
 }
 
@@ -313,34 +311,32 @@ void OneShotRunner::Core::account_locked(Instance& instance, Duration took, Batc
 
 // ---- requests leave before their turn ----------------------------------------------------------
 
-/// When the timer has to come; unset: it comes early enough already.
-std::optional<TimePoint> OneShotRunner::Core::next_expiry_locked() {
+/// One that comes early finds nobody late, and is armed again: so deadlines that come in their
+/// order, as those of equal timeouts do, arm it once. There is never more than one.
+void OneShotRunner::Core::arm_locked() {
   const auto next = queue_.next_event();
-  if (!next || *next >= armed_for_) return std::nullopt;
-  armed_for_ = *next;
-  return next;
-}
-
-void OneShotRunner::Core::arm(TimePoint when) {
-  timers_.arm(when, [weak = weak_from_this()] {
+  if (!next || (timer_ && timer_->when <= *next)) return;
+  if (timer_) timers_.disarm(*timer_);
+  timer_ = timers_.arm(*next, [weak = weak_from_this()] {
     if (const auto core = weak.lock()) core->expire();
   });
 }
 
 void OneShotRunner::Core::expire() {
   std::vector<RequestPtr> late;
-  std::optional<TimePoint> next;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     late = queue_.expire(now);
     info_.expired += late.size();
-    if (armed_for_ <= now) armed_for_ = TimePoint::max();
-    next = next_expiry_locked();
+    if (timer_ && timer_->when <= now) {
+      timers_.disarm(*timer_);  // it runs, or somebody was here before it
+      timer_.reset();
+    }
+    arm_locked();
   }
   for (const RequestPtr& request : late) request->listener->on_error(late_error());
   ended(late.size());
-  if (next) arm(*next);
 }
 
 void OneShotRunner::Core::cancel(Queue::Handle handle) {
@@ -429,6 +425,8 @@ void OneShotRunner::Core::end_all() {
     const std::lock_guard lock(mutex_);
     left = queue_.take_all();
     info_.failed += left.size();
+    if (timer_) timers_.disarm(*timer_);
+    timer_.reset();
   }
   for (const RequestPtr& request : left) request->listener->on_error(stopping_error());
   std::unique_lock lock(mutex_);
@@ -442,8 +440,13 @@ OneShotRunner::OneShotRunner(OneShotOptions options,
                              schedule::TimerThread& timers) {
   const std::size_t instances = options.batch.instances;
   core_ = std::make_shared<Core>(std::move(options), std::move(executor), clock, timers);
-  for (std::size_t i = 0; i < instances; ++i) {
-    threads_.emplace_back([core = core_.get(), i] { core->run(i); });
+  try {
+    for (std::size_t i = 0; i < instances; ++i) {
+      threads_.emplace_back([core = core_.get(), i] { core->run(i); });
+    }
+  } catch (const std::system_error&) {
+    core_->stop();  // else those that run would be waited for, for ever
+    throw;
   }
 }
 

@@ -39,7 +39,8 @@ struct OneShotOptions {
 
 class OneShotRunner final : public Runner {
  public:
-  /// Precondition: valid options (Registry::create() checks them).
+  /// Precondition: valid options (Registry::create() checks them). Throws std::system_error when
+  /// the system has no more threads.
   OneShotRunner(OneShotOptions options, std::unique_ptr<schedule::BatchExecutor> executor,
                 const Clock& clock, schedule::TimerThread& timers);
   OneShotRunner(const OneShotRunner&) = delete;

@@ -52,6 +52,11 @@ bool TimerThread::cancel(const Timer& timer) {
   return false;
 }
 
+std::size_t TimerThread::armed() const {
+  const std::lock_guard lock(mutex_);
+  return armed_.size();
+}
+
 void TimerThread::wake() {
   const std::lock_guard lock(mutex_);
   ++wakes_;

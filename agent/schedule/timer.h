@@ -9,6 +9,7 @@
 
 #include <compare>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -43,6 +44,9 @@ class TimerThread {
   /// As cancel(), but waits for nothing: on false it may be running still.
   bool disarm(const Timer& timer);
 
+  /// Functions that are armed and have not begun to run.
+  [[nodiscard]] std::size_t armed() const;
+
   /// Looks at the clock again: for clocks that jump.
   void wake();
 
@@ -50,7 +54,7 @@ class TimerThread {
   void run();
 
   const Clock& clock_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;   ///< thread: earlier timer, wake(), stopping_
   std::condition_variable finished_;  ///< cancel(): a function has returned
   // Guarded by mutex_.

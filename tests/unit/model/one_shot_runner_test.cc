@@ -2,8 +2,12 @@
 #include "agent/model/one_shot_runner.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <random>
+#include <system_error>
 #include <thread>
 
 #include "agent/model/identity.h"
@@ -315,6 +319,20 @@ TEST_F(OneShot, ExpiresWhileEveryInstanceIsBusy) {
   executor_->open();
 }
 
+TEST_F(OneShot, EachDeadlineBeforeTheLastLeavesNoTimerBehind) {
+  start(eager());
+  const TimePoint latest = clock_.now() + std::chrono::hours(1);
+  for (int i = 0; i < 100; ++i) {
+    const Call call = greedy_call("x", 1);
+    call.request->deadline = latest - milliseconds(i);
+    ASSERT_FALSE(runner_->submit(call.request));
+    ASSERT_TRUE(call.heard->wait_end());
+  }
+  EXPECT_EQ(timers_.armed(), 1U);
+  runner_.reset();
+  EXPECT_EQ(timers_.armed(), 0U);
+}
+
 TEST_F(OneShot, RefusesADeadlineThatCannotBeMet) {
   OneShotOptions options = eager();
   options.batch.max_batch_size = options.batch.preferred_batch_size = 1;
@@ -388,6 +406,23 @@ TEST_F(OneShot, EndsWhatIsLeftWhenItStops) {
   EXPECT_EQ(running.heard->error()->code, Code::kUnavailable);
   EXPECT_EQ(waiting.heard->error()->code, Code::kUnavailable);
 }
+
+// The sanitizers reserve more of the address space than any limit leaves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_F(OneShot, EndsItsThreadsWhenTheSystemHasNoMore) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  ASSERT_GT(pages, 0U);
+  // Room for some stacks of 8 MiB, not for 64.
+  const rlim_t most = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (100U << 20U);
+  const rlimit low{most, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &low), 0);
+  EXPECT_THROW(start(eager(64)), std::system_error);
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+}
+#endif
 
 class CountingListener final : public Listener {
  public:
