@@ -16,6 +16,8 @@ using std::chrono::milliseconds;
 constexpr std::uint32_t kGapArrivals = 16;
 // The same for the rate that a batch size must sustain.
 constexpr std::uint32_t kRateArrivals = 256;
+// What comes after longer than this, and no window is as long, is another stream.
+constexpr Duration kPause = std::chrono::seconds(1);
 // Every so many batches that could be larger than the best known size, one is, by a quarter and by
 // its double in turn, so that it is seen whether it still is the best; the more seldom, the longer
 // it was. The last is less than one in a hundred even of the requests of twice as large batches.
@@ -65,7 +67,11 @@ BatchFormer::BatchFormer(BatchOptions options)
 
 void BatchFormer::arrived(TimePoint now) {
   if (options_.mode != BatchMode::kLearned) return;
-  if (last_arrival_) {
+  if (last_arrival_ && now - *last_arrival_ > std::max(options_.timeout, kPause)) {
+    // A night in the averages would be an average of hundreds of requests' worth of the morning.
+    arrivals_ = rate_arrivals_ = 0;
+    gap_s_ = slow_gap_s_ = 0;
+  } else if (last_arrival_) {
     const double gap_s = std::max(0.0, seconds(now - *last_arrival_));
     arrivals_ = std::min(arrivals_ + 1, kGapArrivals);
     gap_s_ += (gap_s - gap_s_) / arrivals_;

@@ -10,6 +10,7 @@ namespace {
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 constexpr TimePoint kNow{std::chrono::hours(1)};
 
@@ -142,6 +143,17 @@ TEST(BatchFormer, DoesNotWaitWhereTheFixedPartIsNothing) {
 TEST(BatchFormer, DoesNotWaitForATrickle) {
   BatchFormer former = experienced(milliseconds(5), microseconds(50), milliseconds(20));
   EXPECT_EQ(former.decide(queue(1, {}), kNow).take, 1U);
+}
+
+TEST(BatchFormer, KnowsAStreamThatBeginsAfterAPauseBySixteenRequests) {
+  BatchFormer former = experienced(milliseconds(5), microseconds(50), microseconds(500));
+  const TimePoint begin = kNow + std::chrono::hours(8);
+  for (int i = 0; i < 16; ++i) former.arrived(begin + i * microseconds(500));
+  const TimePoint now = begin + 15 * microseconds(500);
+  EXPECT_EQ(former.decide({.waiting = 1, .oldest = now, .deadline = {}}, now).take, 0U);
+  // And one that does not come back is not waited for.
+  EXPECT_EQ(former.decide({.waiting = 1, .oldest = now, .deadline = {}}, now + seconds(1)).take,
+            1U);
 }
 
 TEST(BatchFormer, WaitsWhileCompanyGainsMoreThanItCosts) {
