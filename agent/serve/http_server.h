@@ -36,7 +36,8 @@ struct ServeOptions {
   /// Of requests that name no deadline; 1 ms..1 day. Unset: any time.
   std::optional<std::chrono::milliseconds> default_timeout;
   std::chrono::milliseconds header_timeout{10'000};  ///< first to last byte of a header
-  std::chrono::milliseconds body_timeout{30'000};    ///< between two pieces of a body
+  /// Between two pieces of a body. In all it may take that and a second for each 32 KiB.
+  std::chrono::milliseconds body_timeout{30'000};
   std::chrono::milliseconds idle_timeout{75'000};    ///< between two requests
   std::chrono::milliseconds write_timeout{30'000};   ///< without the client taking a byte
   std::chrono::milliseconds hand_over_grace{5'000};  ///< for one more request; begin_hand_over()

@@ -155,6 +155,7 @@ void HttpSession::advance() {
           return refuse(*error);
         }
         if (parser_->done()) return dispatch();
+        bound_body();
         set_read_deadline(shared_.options.body_timeout);
         break;
       case RequestParser::Status::kDone:

@@ -147,6 +147,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   [[nodiscard]] std::optional<ApiError> check_header();
   [[nodiscard]] std::optional<ApiError> admit();
   [[nodiscard]] std::optional<ApiError> check_expect();
+  void bound_body();
   void drop_body();
   void refuse(const ApiError& error);
   void log_refusal(model::RefusalReason reason);

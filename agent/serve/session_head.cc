@@ -9,6 +9,12 @@
 #include "agent/serve/request_rules.h"
 
 namespace weir::serve {
+namespace {
+
+// 256 kbit/s: 8 MiB in four minutes.
+constexpr std::uint64_t kLeastBodyBytesPerSecond = 32 * 1024;
+
+}  // namespace
 
 std::optional<ApiError> HttpSession::check_header() {
   request_->method = parser_->method();  // first: the answer to HEAD has no body, errors included
@@ -115,6 +121,17 @@ std::optional<ApiError> HttpSession::check_expect() {
     flush();
   }
   return std::nullopt;
+}
+
+/// Bounds how long the body may take in all, by the pace that is asked of it: memory has been set
+/// aside, which a byte now and then must not hold for ever.
+void HttpSession::bound_body() {
+  const std::uint64_t bytes =
+      std::min(parser_->content_length().value_or(shared_.options.max_body_bytes),
+               shared_.options.max_body_bytes);
+  const SteadyTime until = std::chrono::steady_clock::now() + shared_.options.body_timeout +
+                           std::chrono::seconds(bytes / kLeastBodyBytesPerSecond);
+  read_until_ = read_until_.has_value() ? std::min(*read_until_, until) : until;
 }
 
 /// Answers a request that no handler sees.

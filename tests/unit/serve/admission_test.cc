@@ -322,6 +322,23 @@ TEST_F(AdmissionAtTheFront, WhatAnEngineStillHasStaysReservedWhenTheClientLeaves
   expect_nothing_reserved();
 }
 
+// Each byte comes in time, the body does not: what is set aside for it must not be had for that.
+TEST_F(AdmissionAtTheFront, AByteNowAndThenDoesNotHoldTheMemoryOfABody) {
+  options.body_timeout = milliseconds(200);
+  start();
+  HttpClient http = client();
+  http.send(head(1000));
+  ASSERT_TRUE(eventually([&] { return admission->reading().requests == 1; }));
+  int sent = 0;
+  for (; sent < 100 && admission->reading().requests == 1; ++sent) {
+    http.send(" ");
+    std::this_thread::sleep_for(milliseconds(20));  // the timers are the kernel's, not the Clock's
+  }
+  EXPECT_LT(sent, 100);
+  EXPECT_EQ(http.read_reply().status, 408);
+  expect_nothing_reserved();
+}
+
 TEST_F(AdmissionAtTheFront, AStormOfAbortedUploadsLeavesNothingBehind) {
   std::mt19937 random(5);
   admission_options.memory_bytes = 8 << 20;
