@@ -171,8 +171,9 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  /// How long a request of this level that came now would wait before it is worked on; unset: not
-  /// known (nothing measured yet, or no such model). Cheap: called before a request's body is read.
+  /// How long a request of this level that came now would wait at least before it is worked on,
+  /// were it the first of its level. What submit() takes is never later than this. Unset: not known
+  /// (nothing measured yet, or no such model). Cheap: called before a request's body is read.
   [[nodiscard]] virtual std::optional<Duration> predicted_wait(std::string_view /*model*/,
                                                                std::int32_t /*level*/) const {
     return std::nullopt;

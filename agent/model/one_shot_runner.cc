@@ -381,7 +381,7 @@ std::optional<Duration> OneShotRunner::Core::wait_locked(std::size_t ahead, Time
 
 std::optional<Duration> OneShotRunner::Core::predicted_wait(std::int32_t level) const {
   const std::lock_guard lock(mutex_);
-  return wait_locked(queue_.ahead(level).requests, clock_.now());
+  return wait_locked(level > 0 ? queue_.ahead(level - 1).requests : 0, clock_.now());
 }
 
 void OneShotRunner::Core::begin_drain() {

@@ -134,7 +134,7 @@ Refusal RequestQueue::full_locked(const schedule::QueueKey& key, schedule::Queue
   return {RefusalReason::kQueueFull,
           fmt::format("{} requests with {} tokens are waiting already (bound: {})", queue_.size(),
                       queue_.load().tokens, to_string(bound)),
-          schedule::retry_after(predicted_wait_locked(key.level))};
+          schedule::retry_after(expected_wait_locked(key.level))};
 }
 
 void RequestQueue::cancelled(Queue::Handle handle) {
@@ -167,10 +167,12 @@ bool RequestQueue::wait_idle(TimePoint deadline) {
 
 std::optional<Duration> RequestQueue::predicted_wait(std::int32_t level) const {
   const std::lock_guard lock(mutex_);
-  return predicted_wait_locked(level);
+  if (!rate_.requests_per_second()) return std::nullopt;
+  if (held_ + queue_.size() < concurrency_ || level == 0) return Duration::zero();
+  return rate_.drain_time(queue_.ahead(level - 1)).value_or(Duration::zero());
 }
 
-std::optional<Duration> RequestQueue::predicted_wait_locked(std::int32_t level) const {
+std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) const {
   const auto requests_rate = rate_.requests_per_second();
   if (!requests_rate) return std::nullopt;
   if (held_ + queue_.size() < concurrency_) return Duration::zero();

@@ -122,7 +122,8 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
                                                        TimePoint now) const;
   [[nodiscard]] Refusal full_locked(const schedule::QueueKey& key,
                                     schedule::QueueBound bound) const;
-  [[nodiscard]] std::optional<Duration> predicted_wait_locked(std::int32_t level) const;
+  /// Of a request that comes last of its level.
+  [[nodiscard]] std::optional<Duration> expected_wait_locked(std::int32_t level) const;
   void arm_locked();
   void count_locked(const GenerationRequest& request, const Error* error, TimePoint now);
   /// Counts requests that never left the queue; their listeners are to be told, then finish().

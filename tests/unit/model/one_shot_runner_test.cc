@@ -365,6 +365,7 @@ TEST_F(OneShot, TellsTheWaitOfEachLevel) {
   std::vector<Call> calls;
   for (int i = 0; i < 5; ++i) calls.push_back(submit("x", 6));
   EXPECT_LE(runner_->predicted_wait(0), milliseconds(80));
+  EXPECT_LE(runner_->predicted_wait(6), milliseconds(80));
   EXPECT_GE(runner_->predicted_wait(7), milliseconds(150));
 }
 

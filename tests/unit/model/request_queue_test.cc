@@ -177,7 +177,7 @@ TEST_F(RequestQueueTest, TakesNoMoreThanAskedFor) {
   queue->settle(outcomes);
 }
 
-TEST_F(RequestQueueTest, PredictsTheWaitOfALevel) {
+TEST_F(RequestQueueTest, PredictsTheLeastWaitOfALevel) {
   make();
   EXPECT_EQ(queue->predicted_wait(4), std::nullopt);
   measure();
@@ -187,11 +187,35 @@ TEST_F(RequestQueueTest, PredictsTheWaitOfALevel) {
   const auto wait_s = [&](std::int32_t level) {
     return std::chrono::duration<double>(*queue->predicted_wait(level)).count();
   };
-  // A second until the next is taken, and one for each hundred tokens ahead.
-  EXPECT_NEAR(wait_s(0), 1.0, 0.2);
-  EXPECT_NEAR(wait_s(2), 6.0, 0.5);
-  EXPECT_NEAR(wait_s(4), 9.0, 0.7);
-  EXPECT_NEAR(wait_s(7), 79.0, 5);
+  // A second for each hundred tokens of the levels above.
+  EXPECT_EQ(wait_s(0), 0);
+  EXPECT_EQ(wait_s(2), 0);
+  EXPECT_NEAR(wait_s(4), 5.0, 0.5);
+  EXPECT_NEAR(wait_s(7), 78.0, 5);
+}
+
+// Admission refuses by the predicted wait what then never comes to submit().
+TEST_F(RequestQueueTest, TakesNothingThatIsPredictedToBeLate) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 20; ++round) {
+    make();
+    measure();
+    int taken = 0;
+    for (int i = 0; i < 60; ++i) {
+      const auto level = static_cast<std::int32_t>(random() % schedule::kLevels);
+      const Call call = call_of(10 + static_cast<std::uint32_t>(random() % 500), level);
+      call.request->tenant = std::string(1, static_cast<char>('a' + random() % 3));
+      if (random() % 2 == 0) {
+        call.request->deadline = clock.now() + milliseconds(100 + random() % 100'000);
+      }
+      const Duration wait = queue->predicted_wait(level).value_or(Duration::zero());
+      if (queue->submit(call.request) || !call.request->deadline) continue;
+      EXPECT_LE(wait, *call.request->deadline - clock.now()) << "round " << round << ", " << i;
+      ++taken;
+    }
+    EXPECT_GT(taken, 0);
+    queue->fail_waiting(make_error(Code::kUnavailable, "over"));
+  }
 }
 
 TEST_F(RequestQueueTest, HopelessDeadlineIsRefusedForGood) {
