@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/http_session.h"
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
@@ -22,6 +25,9 @@ constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
 constexpr std::size_t kHeadBytes = 256;
 // Sent bytes are cut from the front of a stream's buffer when there are this many.
 constexpr std::size_t kCompactBytes = 64 * 1024;
+// What the kernel takes beyond what the client's window has room for. Its send buffer grows to
+// megabytes; what lies there unread would count as sent.
+constexpr int kUnsentBytesInKernel = 64 * 1024;
 // After the last byte of a client that is still sending; see linger().
 constexpr std::chrono::milliseconds kLingerTimeout{2000};
 constexpr std::chrono::milliseconds kLongestLinger{30'000};
@@ -50,6 +56,9 @@ HttpSession::HttpSession(asio::ip::tcp::socket socket, ServerShared& shared,
   error_code ignored;  // a socket that the client has already reset: the first read will tell
   socket_.non_blocking(true, ignored);
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  // Refused, a stream that nobody reads is noticed later, and nothing else.
+  setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytesInKernel,
+             sizeof kUnsentBytesInKernel);
 }
 
 void HttpSession::start() {
