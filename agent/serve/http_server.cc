@@ -259,7 +259,8 @@ class HttpServer::Impl final : public ServerState {
 
   void accept_next(Listener& listener) {
     listener.acceptor.async_accept(
-        listener.io->context, [this, &listener](const error_code& error, tcp::socket socket) {
+        listener.io->context.get_executor(),
+        [this, &listener](const error_code& error, Socket socket) {
           // Also when the listener was closed meanwhile: this one was accepted before.
           if (!error) {
             listener.accept_failed = false;
@@ -283,7 +284,7 @@ class HttpServer::Impl final : public ServerState {
   void accept_queued(Listener& listener) {
     for (;;) {
       error_code error;
-      tcp::socket socket = listener.acceptor.accept(error);
+      Socket socket = listener.acceptor.accept(listener.io->context.get_executor(), error);
       if (error) return;
       admit(listener, std::move(socket));
     }
@@ -304,7 +305,7 @@ class HttpServer::Impl final : public ServerState {
     });
   }
 
-  void admit(Listener& listener, tcp::socket socket) {
+  void admit(Listener& listener, Socket socket) {
     if (ListenerSeat* const seat = listener.io->seat.load()) seat->accepted();
     if (closing_) return;  // closes it
     const std::uint32_t open = shared_.connections.load();

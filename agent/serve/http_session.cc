@@ -44,8 +44,7 @@ void ServerShared::notify_drain() {
   drained.notify_all();
 }
 
-HttpSession::HttpSession(asio::ip::tcp::socket socket, ServerShared& shared,
-                         const std::shared_ptr<IoThread>& io)
+HttpSession::HttpSession(Socket socket, ServerShared& shared, const std::shared_ptr<IoThread>& io)
     : socket_(std::move(socket)),
       timer_(io->context),
       shared_(shared),
@@ -101,11 +100,10 @@ void HttpSession::drain() {
 void HttpSession::wait_readable() {
   if (waiting_readable_ || state_ == State::kClosed) return;
   waiting_readable_ = true;
-  socket_.async_wait(asio::ip::tcp::socket::wait_read,
-                     [self = shared_from_this()](const error_code& error) {
-                       self->waiting_readable_ = false;
-                       if (!error) self->on_readable();
-                     });
+  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const error_code& error) {
+    self->waiting_readable_ = false;
+    if (!error) self->on_readable();
+  });
 }
 
 void HttpSession::on_readable() {
@@ -129,11 +127,10 @@ void HttpSession::watch_client() {
   if (inbox_.size() < kMaxPipelinedBytes) return wait_readable();
   if (std::exchange(waiting_reset_, true)) return;
   // Its FIN lies behind what is not read; a reset shows nevertheless.
-  socket_.async_wait(asio::ip::tcp::socket::wait_error,
-                     [weak = weak_from_this()](const error_code& error) {
-                       const auto self = weak.lock();
-                       if (!error && self) self->abort();
-                     });
+  socket_.async_wait(Socket::wait_error, [weak = weak_from_this()](const error_code& error) {
+    const auto self = weak.lock();
+    if (!error && self) self->abort();
+  });
 }
 
 // The end of the client's stream counts as its leaving: HTTP clients do not half-close.
@@ -307,7 +304,7 @@ void HttpSession::flush() {
         arm_timer();
       }
       waiting_writable_ = true;
-      socket_.async_wait(asio::ip::tcp::socket::wait_write,
+      socket_.async_wait(Socket::wait_write,
                          [self = shared_from_this()](const error_code& failure) {
                            self->waiting_writable_ = false;
                            if (!failure) self->flush();

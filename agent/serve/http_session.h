@@ -37,6 +37,10 @@ namespace weir::serve {
 
 class HttpSession;
 
+/// Bound to its I/O context by type: with any executor each wait would cost a few atomic counts.
+using Socket =
+    boost::asio::basic_stream_socket<boost::asio::ip::tcp, boost::asio::io_context::executor_type>;
+
 /// What all sessions of a server share.
 struct ServerShared {
   ServerShared(const ServeOptions& given, model::Executor& executes, admit::Admission& admits,
@@ -104,8 +108,7 @@ struct IoThread {
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
  public:
   /// `shared` and `io` outlive the session, which counts itself in shared.connections.
-  HttpSession(boost::asio::ip::tcp::socket socket, ServerShared& shared,
-              const std::shared_ptr<IoThread>& io);
+  HttpSession(Socket socket, ServerShared& shared, const std::shared_ptr<IoThread>& io);
 
   void start();
   /// Answers without reading a request, then closes: for connections beyond the limit.
@@ -168,7 +171,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void arm_timer();
   void on_timer();
 
-  boost::asio::ip::tcp::socket socket_;
+  Socket socket_;
   boost::asio::steady_timer timer_;
   ServerShared& shared_;
   IoThread& io_;

@@ -55,21 +55,22 @@ ApiError parse_failure(const RequestParser& parser, RequestParser::Status status
 
 // A declared type is required: browsers send other types across sites without asking first.
 std::optional<ApiError> content_type_error(const RequestParser& parser) {
-  ApiError error = bad_request("unsupported_media_type", "");
-  error.status = 415;
+  const auto unsupported = [](std::string message) {
+    ApiError error = bad_request("unsupported_media_type", std::move(message));
+    error.status = 415;
+    return error;
+  };
   if (const auto encoding = parser.field("content-encoding");
       encoding.has_value() && !equal_ignoring_case(*encoding, "identity")) {
-    error.message = "Content-Encoding is not supported: send the body as it is";
-    return error;
+    return unsupported("Content-Encoding is not supported: send the body as it is");
   }
   const auto type = parser.field("content-type");
   std::string_view media = type.value_or("");
   media = media.substr(0, media.find(';'));
   while (media.ends_with(' ')) media.remove_suffix(1);
   if (equal_ignoring_case(media, "application/json")) return std::nullopt;
-  error.message = "Content-Type must be application/json" +
-                  (type.has_value() ? ", not " + printable(media) : std::string());
-  return error;
+  return unsupported("Content-Type must be application/json" +
+                     (type.has_value() ? ", not " + printable(media) : std::string()));
 }
 
 std::string_view http_date() {
