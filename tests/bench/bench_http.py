@@ -127,7 +127,7 @@ def measure(start, connections, arguments):
         server_ns = rig.cpu_ns(process.pid) - before
         client_ns = (now.ru_utime + now.ru_stime - client.ru_utime - client.ru_stime) * 1e9
         peak_mb = memory_mb(process, "VmHWM")
-    if found["not_ok"] or found["not_answered"]:
+    if found["not_ok"] or found["not_answered"] or not found["requests"]:
         sys.exit(f"bench_http: {connections} connections: {found}")
     others_ns = rig.machine_cpu_ns() - machine - server_ns - client_ns
     return {**found,
