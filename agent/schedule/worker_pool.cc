@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 namespace weir::schedule {
@@ -109,7 +110,11 @@ Result<std::unique_ptr<WorkerPool>> WorkerPool::create(Options options) {
   std::unique_ptr<WorkerPool> pool(new WorkerPool(std::move(options)));
   const std::lock_guard lock(pool->threads_mutex_);
   for (std::uint32_t i = 0; i < pool->options_.min_workers; ++i) {
-    pool->start_worker_locked(*pool->workers_[i]);
+    if (!pool->start_worker_locked(*pool->workers_[i])) {
+      return make_error(Code::kResourceExhausted,
+                        fmt::format("{}: the system has no more threads after {} of {}",
+                                    pool->options_.name, i, pool->options_.min_workers));
+    }
   }
   return pool;
 }
@@ -123,15 +128,22 @@ WorkerPool::WorkerPool(Options options)
 
 WorkerPool::~WorkerPool() { stop(); }
 
-void WorkerPool::start_worker_locked(Worker& worker) {
+bool WorkerPool::start_worker_locked(Worker& worker) {
   if (worker.thread.joinable()) {
     worker.thread.join();  // retired; it is about to return
   }
   worker.live = true;
   live_.fetch_add(1);
-  worker.thread = std::thread([this, &worker] { run(worker); });
+  try {
+    worker.thread = std::thread([this, &worker] { run(worker); });
+  } catch (const std::system_error&) {
+    worker.live = false;
+    live_.fetch_sub(1);
+    return false;
+  }
   const std::string name = fmt::format("{}-{}", options_.name, worker.index);
   pthread_setname_np(worker.thread.native_handle(), name.c_str());
+  return true;
 }
 
 // ---- submitting ---------------------------------------------------------------------------------
@@ -211,8 +223,8 @@ void WorkerPool::grow_if_waiting() {
   }
   const auto at = std::find_if(workers_.begin(), workers_.end(),
                                [](const auto& worker) { return !worker->live; });
-  if (at != workers_.end()) {
-    start_worker_locked(**at);
+  // Without another one the tasks wait longer, and are run all the same.
+  if (at != workers_.end() && start_worker_locked(**at)) {
     grown_.fetch_add(1, std::memory_order_relaxed);
   }
 }

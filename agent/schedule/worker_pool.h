@@ -76,6 +76,8 @@ class WorkerPool {
 
   enum class Submitted : std::uint8_t { kAccepted, kFull, kStopped };
 
+  /// Fails with kInvalidArgument, or with kResourceExhausted when the system has no threads for
+  /// min_workers. Where it has none for more, the pool stays as it is.
   static Result<std::unique_ptr<WorkerPool>> create(Options options);
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -101,7 +103,8 @@ class WorkerPool {
 
   explicit WorkerPool(Options options);
 
-  void start_worker_locked(Worker& worker);
+  /// False: the system has no more threads.
+  [[nodiscard]] bool start_worker_locked(Worker& worker);
   void run(Worker& worker);
   [[nodiscard]] bool next(Worker& worker, Task& task);
   [[nodiscard]] bool search(Worker& worker);

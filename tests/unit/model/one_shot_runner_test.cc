@@ -2,15 +2,13 @@
 #include "agent/model/one_shot_runner.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <random>
 #include <system_error>
 #include <thread>
 
 #include "agent/model/identity.h"
+#include "tests/fixtures/address_space_limit.h"
 #include "tests/unit/model/recording_listener.h"
 
 namespace weir::model {
@@ -408,22 +406,11 @@ TEST_F(OneShot, EndsWhatIsLeftWhenItStops) {
   EXPECT_EQ(waiting.heard->error()->code, Code::kUnavailable);
 }
 
-// The sanitizers reserve more of the address space than any limit leaves.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 TEST_F(OneShot, EndsItsThreadsWhenTheSystemHasNoMore) {
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
-  std::size_t pages = 0;
-  std::ifstream("/proc/self/statm") >> pages;
-  ASSERT_GT(pages, 0U);
-  // Room for some stacks of 8 MiB, not for 64.
-  const rlim_t most = pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (100U << 20U);
-  const rlimit low{most, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_AS, &low), 0);
+  if (!kLimitsAddressSpace) GTEST_SKIP() << "the sanitizer needs the address space";
+  const AddressSpaceLimit limit(std::size_t{100} << 20);
   EXPECT_THROW(start(eager(64)), std::system_error);
-  ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
 }
-#endif
 
 class CountingListener final : public Listener {
  public:

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/fixtures/address_space_limit.h"
+
 namespace weir::schedule {
 namespace {
 
@@ -314,6 +316,39 @@ TEST(WorkerPool, StartsAnotherWorkerWhenTasksWaitAndEndsItWhenIdle) {
   }
   EXPECT_EQ(pool->read().grown, pool->read().shrunk);
   pool->stop();
+}
+
+TEST(WorkerPool, SaysThatTheSystemHasNoMoreThreads) {
+  if (!kLimitsAddressSpace) GTEST_SKIP() << "the sanitizer needs the address space";
+  const AddressSpaceLimit limit(std::size_t{100} << 20);
+  const auto pool = WorkerPool::create(workers(64));
+  ASSERT_FALSE(pool);
+  EXPECT_EQ(pool.error().code, Code::kResourceExhausted);
+}
+
+TEST(WorkerPool, GoesOnWithTheWorkersItHasWhenTheSystemHasNoMoreThreads) {
+  if (!kLimitsAddressSpace) GTEST_SKIP() << "the sanitizer needs the address space";
+  WorkerPool::Options options = workers(1);
+  options.max_workers = 64;
+  options.grow_after = Duration(0);
+  auto pool = make(options);
+  const AddressSpaceLimit limit(std::size_t{4} << 20);
+  constexpr int kTasks = 2000;
+  std::latch go_on{1};
+  std::atomic<int> ran{0};
+  for (int i = 0; i < kTasks; ++i) {
+    // Whoever works is blocked: each task but a few asks for one more.
+    ASSERT_EQ(pool->submit([&] {
+      go_on.wait();
+      ++ran;
+    }),
+              Submitted::kAccepted);
+    std::this_thread::yield();
+  }
+  EXPECT_LT(pool->read().live, 64U);
+  go_on.count_down();
+  pool->stop();
+  EXPECT_EQ(ran, kTasks);
 }
 
 TEST(WorkerPool, MayBeStoppedWhileOthersSubmit) {
