@@ -206,7 +206,7 @@ $(BIN)/weir-dispatch: $(OBJ)/tests/bench/dispatch.o $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -235,7 +235,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe batch dispatch http overload
+BENCHES := steer observe batch dispatch http overload cancel
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -247,6 +247,7 @@ bench-batch: ## throughput and p99 of the batching policies, over window, size a
 bench-dispatch: ## what a task costs in the worker pool and how long it waits, beside Go's scheduler
 bench-http: ## what the HTTP front makes of an identity model, beside a service in Go
 bench-overload: ## ten times the load that an agent can serve: refusals, latencies, fairness, memory
+bench-cancel: ## how long after its client has gone a request still takes a place
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools
