@@ -257,6 +257,10 @@ upstream::SlaReading Agent::LastSnapshot::sla_reading() const {
   return policies_ != nullptr ? policies_->reading() : upstream::SlaReading{};
 }
 
+std::optional<schedule::WorkerPoolReading> Agent::LastSnapshot::worker_reading() const {
+  return workers_ != nullptr ? std::optional(workers_->read()) : std::nullopt;
+}
+
 Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool take_over) {
   std::unique_ptr<Agent> agent(new Agent);
   agent->config_ = config;
@@ -300,7 +304,15 @@ Agent::~Agent() {
 }
 
 Status Agent::serve(bool share_port) {
-  auto models = model::Registry::create(model_options(config_), clock_);
+  // A prompt may take a worker a second: what waits behind it needs another one at once.
+  auto workers = schedule::WorkerPool::create({.name = "worker",
+                                               .min_workers = 1,
+                                               .max_workers = config_.serve().workers(),
+                                               .grow_after = Duration::zero()});
+  if (!workers) return std::move(workers).error().context("serve.workers");
+  workers_ = std::move(*workers);
+  last_snapshot_.follow(*workers_);
+  auto models = model::Registry::create(model_options(config_), clock_, *workers_);
   if (!models) return std::move(models).error();
   models_ = std::move(*models);
   model::Executor& executor = with_policies();

@@ -24,6 +24,7 @@
 #include "agent/kernel/takeover.h"
 #include "agent/model/registry.h"
 #include "agent/schedule/timer.h"
+#include "agent/schedule/worker_pool.h"
 #include "agent/serve/http_server.h"
 #include "agent/telemetry/metrics_source.h"
 #include "agent/upstream/policy_executor.h"
@@ -55,17 +56,20 @@ class Agent {
   static constexpr std::chrono::milliseconds kHandOverPoll{100};
 
  private:
-  /// /metrics reads what the control loop saw last, and what the policies did.
+  /// /metrics reads what the control loop saw last, and what policies and workers did.
   class LastSnapshot final : public telemetry::MetricsSource {
    public:
     void follow(const balance::ControlLoop& control) { control_ = &control; }
     void follow(const upstream::PolicyExecutor& policies) { policies_ = &policies; }
+    void follow(const schedule::WorkerPool& workers) { workers_ = &workers; }
     [[nodiscard]] std::shared_ptr<const kernel::Snapshot> kernel_snapshot() const override;
     [[nodiscard]] upstream::SlaReading sla_reading() const override;
+    [[nodiscard]] std::optional<schedule::WorkerPoolReading> worker_reading() const override;
 
    private:
     std::atomic<const balance::ControlLoop*> control_{nullptr};
     const upstream::PolicyExecutor* policies_ = nullptr;  ///< set before the server starts
+    const schedule::WorkerPool* workers_ = nullptr;       ///< likewise
   };
 
   Agent() = default;
@@ -95,6 +99,7 @@ class Agent {
   // Set when there are policies. The timers outlive the models: requests that these end use them.
   std::optional<schedule::TimerThread> timer_thread_;
   std::optional<upstream::ThreadTimers> timers_;
+  std::unique_ptr<schedule::WorkerPool> workers_;
   std::unique_ptr<model::Registry> models_;
   std::optional<upstream::PolicyExecutor> policies_;   ///< in front of models_
   std::unique_ptr<kernel::ListenSteering> listeners_;  ///< null: the kernel chooses by hash

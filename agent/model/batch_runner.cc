@@ -101,7 +101,7 @@ bool BatchRunner::abort_wanted() {
          lost_ == Duration::zero();
 }
 
-Result<BatchRunner::Slot> BatchRunner::make_sequence(const Taken& taken) const {
+Result<BatchRunner::Slot> BatchRunner::make_sequence(Taken& taken) const {
   const GenerationRequest& request = *taken.request;
   if (request.max_tokens == 0) {
     return make_error(Code::kInvalidArgument, "max_tokens must be >= 1, not 0");
@@ -110,23 +110,12 @@ Result<BatchRunner::Slot> BatchRunner::make_sequence(const Taken& taken) const {
   if (!sampler) {
     return std::move(sampler).error();
   }
-  auto prompt = model_.vocabulary().tokenize(request.prompt);
-  if (!prompt) {
-    return std::move(prompt).error();
-  }
-  if (prompt->empty()) {
-    return make_error(Code::kInvalidArgument, "the prompt is empty");
-  }
-  if (prompt->size() > model_.context_tokens()) {
-    return make_error(Code::kInvalidArgument,
-                      fmt::format("the prompt has {} tokens; the context of this model holds {}",
-                                  prompt->size(), model_.context_tokens()));
-  }
   TextAssembler text(request.stop);
-  return std::make_unique<Sequence>(Sequence{.taken = taken,
+  auto prompt = std::exchange(taken.prompt, {});
+  return std::make_unique<Sequence>(Sequence{.taken = std::move(taken),
                                              .first_token = std::nullopt,
                                              .admission = admissions_,
-                                             .prompt = std::move(*prompt),
+                                             .prompt = std::move(prompt),
                                              .sampler = std::move(*sampler),
                                              .text = std::move(text),
                                              .logits_at = std::nullopt});

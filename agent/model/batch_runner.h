@@ -62,7 +62,7 @@ class BatchRunner {
   [[nodiscard]] std::size_t free_sequences() const { return slots_.size() - running_; }
   [[nodiscard]] const LoadedModel& model() const { return model_; }
 
-  /// Tokenizes the prompt and gives it a sequence; a request that cannot run ends in the report.
+  /// Gives the prompt a sequence; a request that cannot run ends in the report.
   /// Precondition: free_sequences() > 0.
   void admit(Taken taken, StepReport& report);
 
@@ -79,7 +79,8 @@ class BatchRunner {
   struct Sequence;
   using Slot = std::unique_ptr<Sequence>;  ///< the index is the sequence id; null: free
 
-  Result<Slot> make_sequence(const Taken& taken) const;
+  /// Moves from `taken` when it succeeds.
+  Result<Slot> make_sequence(Taken& taken) const;
   void fill_batch();
   [[nodiscard]] std::size_t prompt_tokens_a_step() const;
   /// Decodes the filled batch; false when no sequence is left to sample.

@@ -19,9 +19,6 @@ constexpr Duration kFirstBackoff = std::chrono::seconds(5);
 constexpr Duration kLongestBackoff = std::chrono::seconds(60);
 // Files below load within a second or two from a disk; a progress line would be noise.
 constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
-// Prompts are tokenized between two decodes, about 0.2 s for a MiB, while the running sequences
-// wait: once a step has taken this many bytes, further prompts are left to the next one.
-constexpr std::size_t kPromptBytesAStep = std::size_t{32} << 10;
 
 // When every client is slow nothing tells that one of them reads again.
 constexpr Duration kRest = std::chrono::milliseconds(5);
@@ -34,10 +31,12 @@ schedule::QueueOptions queue_options(const ModelOptions& options) {
 
 }  // namespace
 
-Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers)
+Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
+               schedule::WorkerPool& workers)
     : options_(std::move(options)),
       clock_(clock),
       queue_(RequestQueue::create(queue_options(options_), options_.max_sequences, clock, timers)),
+      workers_(workers),
       backoff_(kFirstBackoff),
       load_wanted_(options_.preload) {
   info_.name = options_.name;
@@ -83,9 +82,9 @@ void Engine::run() {
   pthread_setname_np(pthread_self(), ("engine-" + options_.name).substr(0, 15).c_str());
   while (!stopping_.load(std::memory_order_relaxed)) {
     const bool something_runs = runner_ && runner_->running() > 0;
-    if (!runner_ && (take_load_wanted() || !queue_->empty())) {
+    if (!runner_ && (take_load_wanted() || queue_->has_work())) {
       load();
-    } else if (something_runs || !queue_->empty()) {
+    } else if (something_runs || queue_->has_work()) {
       step();
     } else {
       queue_->wait_for_work();
@@ -121,6 +120,7 @@ void Engine::load() {
   const TimePoint now = clock_.now();
   if (loaded) {
     runner_ = std::make_unique<BatchRunner>(std::move(*loaded), clock_, stopping_);
+    tokenizer_.emplace(*queue_, runner_->model(), workers_);
     backoff_ = kFirstBackoff;
     ModelInfo loaded_info;
     {
@@ -176,7 +176,7 @@ void Engine::step() {
   StepReport report;
   runner_->let_go(report);
   settle(report);
-  std::vector<Taken> taken = queue_->take(runner_->free_sequences(), kPromptBytesAStep);
+  std::vector<Taken> taken = queue_->take(runner_->free_sequences());
   {
     const std::lock_guard lock(mutex_);
     info_.running = static_cast<std::uint32_t>(runner_->running() + taken.size());

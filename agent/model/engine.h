@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One model and its engine thread: requests wait in a RequestQueue, the thread loads the model when
-// the first one comes, and decodes as many together as there are sequences.
+// the first one comes, and decodes as many together as there are sequences. Prompts are tokenized
+// while they wait, not on this thread (prompt_tokenizer.h).
 //
 // Thread-safe: submit(), begin_drain(), wait_idle(), info() and predicted_wait() from any thread;
 // none of them waits for the model. Owns queue, model and thread; a request that outlives it may
@@ -24,17 +25,20 @@
 #include "agent/model/batch_runner.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
+#include "agent/model/prompt_tokenizer.h"
 #include "agent/model/request_queue.h"
 #include "agent/model/runner.h"
 #include "agent/schedule/timer.h"
+#include "agent/schedule/worker_pool.h"
 
 namespace weir::model {
 
 class Engine final : public Runner {
  public:
-  /// Precondition: valid options (Registry::create() checks them). Clock and timers must outlive
-  /// this.
-  Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers);
+  /// Precondition: valid options (Registry::create() checks them). Clock, timers and workers must
+  /// outlive this.
+  Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
+         schedule::WorkerPool& workers);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
   ~Engine() override;
@@ -59,11 +63,13 @@ class Engine final : public Runner {
   const ModelOptions options_;
   const Clock& clock_;
   const std::shared_ptr<RequestQueue> queue_;  // not null
+  schedule::WorkerPool& workers_;
 
   // Engine thread only.
-  std::unique_ptr<BatchRunner> runner_;  ///< null until loaded
-  Duration backoff_;                     ///< after the next failed load
-  int logged_tenths_ = 0;                ///< of the load in progress
+  std::unique_ptr<BatchRunner> runner_;       ///< null until loaded
+  std::optional<PromptTokenizer> tokenizer_;  ///< unset until then; uses its model
+  Duration backoff_;                          ///< after the next failed load
+  int logged_tenths_ = 0;                     ///< of the load in progress
 
   std::atomic<bool> stopping_{false};  ///< read by the abort callback
 

@@ -68,9 +68,10 @@ enum class Degraded {
 
 /// Receives the events of one request. Called from the engine's thread, possibly before submit()
 /// returns; on_error(), of a request that still waits, also from a timer's thread when its deadline
-/// passes, and from within cancel(). One at a time, and never after on_complete(), on_error() or
-/// on_refused(), exactly one of which is called once for every accepted request. Must not block and
-/// must not throw: implementations post to their own executor.
+/// passes, from within cancel() and submit(), and from the thread that tokenizes the prompt. One at
+/// a time, and never after on_complete(), on_error() or on_refused(), exactly one of which is
+/// called once for every accepted request. Must not block and must not throw: implementations post
+/// to their own executor.
 class Listener {
  public:
   virtual ~Listener() = default;

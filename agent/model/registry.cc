@@ -39,8 +39,10 @@ std::uint32_t narrow(std::size_t value) {
 }
 
 std::unique_ptr<Runner> make_runner(ModelOptions options, const Clock& clock,
-                                    schedule::TimerThread& timers) {
-  if (!options.identity) return std::make_unique<Engine>(std::move(options), clock, timers);
+                                    schedule::TimerThread& timers, schedule::WorkerPool& workers) {
+  if (!options.identity) {
+    return std::make_unique<Engine>(std::move(options), clock, timers, workers);
+  }
   options.queue.all.max_requests = options.max_queue;
   return std::make_unique<OneShotRunner>(
       OneShotOptions{std::move(options.name), "identity", std::move(options.batch),
@@ -79,7 +81,8 @@ Status validate(const ModelOptions& options) {
 }  // namespace
 
 Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> models,
-                                                   const Clock& clock) {
+                                                   const Clock& clock,
+                                                   schedule::WorkerPool& workers) {
   std::set<std::string_view> names;
   for (const ModelOptions& options : models) {
     if (Status status = validate(options); !status) {
@@ -94,7 +97,7 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
   for (ModelOptions& options : models) {
     std::string name = options.name;
     registry->runners_.emplace(std::move(name),
-                               make_runner(std::move(options), clock, registry->timers_));
+                               make_runner(std::move(options), clock, registry->timers_, workers));
   }
   return registry;
 }

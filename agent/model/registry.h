@@ -22,15 +22,17 @@
 #include "agent/model/loaded_model.h"
 #include "agent/model/runner.h"
 #include "agent/schedule/timer.h"
+#include "agent/schedule/worker_pool.h"
 
 namespace weir::model {
 
 class Registry final : public Executor {
  public:
   /// Fails with kInvalidArgument, naming model, field and limit, when an option is out of range or
-  /// a name occurs twice. The clock must outlive the registry.
+  /// a name occurs twice. Clock and workers, which tokenize prompts, must outlive the registry.
   static Result<std::unique_ptr<Registry>> create(std::vector<ModelOptions> models,
-                                                  const Clock& clock);
+                                                  const Clock& clock,
+                                                  schedule::WorkerPool& workers);
 
   [[nodiscard]] std::optional<Refusal> submit(std::string_view model,
                                               std::shared_ptr<GenerationRequest> request) override;

@@ -53,17 +53,18 @@ std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> r
   const schedule::QueueKey key{request->priority, request->deadline, request->tenant,
                                estimated_tokens(*request)};
   const std::shared_ptr<GenerationRequest> submitted = request;
-  Queue::Handle handle;
+  Ticket ticket;
+  std::shared_ptr<const Prepare> prepare;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     auto refusal = refusal_locked(*request, key, now);
     if (!refusal) {
-      auto pushed = queue_.push(now, key, std::move(request));
+      auto pushed = queue_.push_unready(now, key, {std::move(request), {}});
       if (const auto* bound = std::get_if<schedule::QueueBound>(&pushed)) {
         refusal = full_locked(key, *bound);
       } else {
-        handle = std::get<Queue::Handle>(pushed);
+        ticket = std::get<Ticket>(pushed);
       }
     }
     if (refusal) {
@@ -73,13 +74,56 @@ std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> r
     ++accepted_;
     ++outstanding_;
     arm_locked();
-    work_.notify_one();
+    prepare = prepare_;
+    if (!prepare) work_.notify_one();
   }
   // Not under the lock: it calls at once when cancel() came first.
-  submitted->set_canceller([weak = weak_from_this(), handle] {
-    if (const auto self = weak.lock()) self->cancelled(handle);
+  submitted->set_canceller([weak = weak_from_this(), ticket] {
+    if (const auto self = weak.lock()) self->cancelled(ticket);
   });
+  if (prepare) (*prepare)(ticket, *submitted);
   return std::nullopt;
+}
+
+void RequestQueue::prepare_with(Prepare prepare) {
+  std::vector<std::pair<Ticket, std::shared_ptr<GenerationRequest>>> unprepared;
+  const auto shared = std::make_shared<const Prepare>(std::move(prepare));
+  {
+    const std::lock_guard lock(mutex_);
+    prepare_ = shared;
+    for (const Ticket ticket : queue_.unready()) {
+      unprepared.emplace_back(ticket, queue_.find(ticket)->request);
+    }
+  }
+  for (const auto& [ticket, request] : unprepared) (*shared)(ticket, *request);
+}
+
+std::shared_ptr<GenerationRequest> RequestQueue::waiting(Ticket ticket) {
+  const std::lock_guard lock(mutex_);
+  Waiting* waiting = queue_.find(ticket);
+  return waiting == nullptr ? nullptr : waiting->request;
+}
+
+void RequestQueue::prepared(Ticket ticket, Result<std::vector<std::int32_t>> prompt) {
+  std::vector<Outcome> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    Waiting* waiting = queue_.find(ticket);
+    if (waiting == nullptr) return;
+    const TimePoint now = clock_.now();
+    if (prompt) {
+      const std::uint64_t tokens = prompt->size() + waiting->request->max_tokens;
+      waiting->prompt = *std::move(prompt);
+      queue_.make_ready(now, ticket, tokens);
+      work_.notify_one();
+      return;
+    }
+    std::vector<Waiting> unfit;
+    unfit.push_back(*queue_.remove(ticket));
+    ended = end_waiting_locked(std::move(unfit), prompt.error(), now);
+    arm_locked();
+  }
+  finish(ended);
 }
 
 std::optional<Refusal> RequestQueue::refusal_locked(const GenerationRequest& request,
@@ -137,19 +181,19 @@ Refusal RequestQueue::full_locked(const schedule::QueueKey& key, schedule::Queue
           schedule::retry_after(expected_wait_locked(key.level))};
 }
 
-void RequestQueue::cancelled(Queue::Handle handle) {
+void RequestQueue::cancelled(Ticket ticket) {
   std::vector<Outcome> outcomes;
   {
     const std::lock_guard lock(mutex_);
-    auto request = queue_.remove(handle);
-    if (!request) {
+    auto waiting = queue_.remove(ticket);
+    if (!waiting) {
       // It is worked on, or was: who rests because of it should look.
       poked_ = true;
       work_.notify_one();
       return;
     }
     ++cancelled_;
-    outcomes.push_back({Taken{.request = std::move(*request)},
+    outcomes.push_back({Taken{.request = std::move(waiting->request), .prompt = {}},
                         make_error(Code::kCancelled, "the request was cancelled")});
   }
   finish(outcomes);
@@ -182,9 +226,13 @@ std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) c
   return first + rate_.drain_time(queue_.ahead(level)).value_or(Duration::zero());
 }
 
-bool RequestQueue::empty() const {
+bool RequestQueue::has_work() const {
   const std::lock_guard lock(mutex_);
-  return queue_.empty();
+  return has_work_locked();
+}
+
+bool RequestQueue::has_work_locked() const {
+  return prepare_ ? queue_.ready() > 0 : !queue_.empty();
 }
 
 void RequestQueue::read(ModelInfo& info) const {
@@ -214,30 +262,30 @@ void RequestQueue::poke() {
 void RequestQueue::wait_for_work() {
   std::unique_lock lock(mutex_);
   rate_.set_busy(false);
-  work_.wait(lock, [this] { return poked_ || !queue_.empty(); });
+  work_.wait(lock, [this] { return poked_ || has_work_locked(); });
   poked_ = false;
 }
 
 void RequestQueue::rest(Duration longest, bool for_requests) {
   std::unique_lock lock(mutex_);
-  work_.wait_for(lock, longest, [&] { return poked_ || (for_requests && !queue_.empty()); });
+  work_.wait_for(lock, longest, [&] { return poked_ || (for_requests && has_work_locked()); });
   poked_ = false;
 }
 
-std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t prompt_bytes) {
+std::vector<Taken> RequestQueue::take(std::size_t most) {
   std::vector<Taken> all;
   std::vector<Outcome> late;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     late = end_waiting_locked(queue_.expire(now), Error{}, now);
-    std::size_t bytes = 0;
-    while (all.size() < most && bytes < prompt_bytes) {
+    while (all.size() < most) {
       auto popped = queue_.pop(now);
       if (!popped) break;
-      bytes += popped->value->prompt.size();
       queue_wait_.add(now - popped->pushed);
-      all.push_back({std::move(popped->value), popped->pushed, now, popped->level, popped->tokens});
+      auto& [request, prompt] = popped->value;
+      all.push_back({std::move(request), std::move(prompt), popped->pushed, now, popped->level,
+                     popped->tokens});
     }
     held_ += all.size();
     rate_.set_busy(true);
@@ -339,14 +387,14 @@ void RequestQueue::count_locked(const GenerationRequest& request, const Error* e
   }
 }
 
-std::vector<Outcome> RequestQueue::end_waiting_locked(
-    std::vector<std::shared_ptr<GenerationRequest>> ended, const Error& error, TimePoint now) {
+std::vector<Outcome> RequestQueue::end_waiting_locked(std::vector<Waiting> ended,
+                                                      const Error& error, TimePoint now) {
   std::vector<Outcome> outcomes;
   outcomes.reserve(ended.size());
-  for (auto& request : ended) {
+  for (auto& [request, prompt] : ended) {
     Error reason = reason_to_leave(*request, now).value_or(error);
     count_locked(*request, &reason, now);
-    outcomes.push_back({Taken{.request = std::move(request)}, std::move(reason)});
+    outcomes.push_back({Taken{.request = std::move(request), .prompt = {}}, std::move(reason)});
   }
   return outcomes;
 }

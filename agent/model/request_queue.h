@@ -5,6 +5,9 @@
 // Whoever waits leaves at once when it is cancelled, on the canceller's thread, and at its
 // deadline, on the timer's, whatever the executor's thread is doing.
 //
+// A request that waits is prepared once, beside the executor: it has its place from the start, and
+// can be taken when its prompt has become tokens.
+//
 // Thread-safe. Lives in a shared_ptr, because a request may outlive its executor and be cancelled
 // then. Listeners are called outside the lock, each hears one end. Whoever takes requests hands
 // each back to settle() once. Clock and timers must outlive close().
@@ -14,6 +17,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -33,6 +37,7 @@ namespace weir::model {
 /// A request that has left the queue to be worked on.
 struct Taken {
   std::shared_ptr<GenerationRequest> request;
+  std::vector<std::int32_t> prompt;  ///< its tokens
   TimePoint accepted{};
   TimePoint taken{};
   std::int32_t level = 0;              ///< where its tenant was charged
@@ -50,7 +55,20 @@ struct Outcome {
 [[nodiscard]] std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now);
 
 class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
+  struct Waiting {
+    std::shared_ptr<GenerationRequest> request;
+    std::vector<std::int32_t> prompt;  ///< once it is ready
+  };
+  using Queue = schedule::FairQueue<Waiting>;
+
  public:
+  /// Names an accepted request as long as it waits.
+  using Ticket = Queue::Handle;
+
+  /// Is to prepare the request, now or later: to call prepared() with what its prompt is. Called
+  /// once for each request, on the thread that submits it.
+  using Prepare = std::function<void(Ticket ticket, const GenerationRequest& request)>;
+
   /// `concurrency`: how many requests the executor works on at the same time; >= 1.
   static std::shared_ptr<RequestQueue> create(schedule::QueueOptions options,
                                               std::size_t concurrency, const Clock& clock,
@@ -70,7 +88,19 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// As Executor::predicted_wait().
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const;
 
-  [[nodiscard]] bool empty() const;
+  /// Until this is called, requests wait unprepared; `prepare` hears of those at once, on this
+  /// thread. At most once, with a function that can be called until close().
+  void prepare_with(Prepare prepare);
+
+  /// Null when the request has left already.
+  [[nodiscard]] std::shared_ptr<GenerationRequest> waiting(Ticket ticket);
+
+  /// The request can be taken with these tokens, or ends with this error. Nothing happens when it
+  /// has left already.
+  void prepared(Ticket ticket, Result<std::vector<std::int32_t>> prompt);
+
+  /// Whether there is something to take; until prepare_with(), whether something waits.
+  [[nodiscard]] bool has_work() const;
 
   /// Fills in what is known here: gauges and counters of requests, all but `running` and `resting`.
   void read(ModelInfo& info) const;
@@ -80,15 +110,15 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
 
   // ---- the executor's thread -------------------------------------------------------------------
 
-  /// Blocks until a request waits or poke(). What the executor does between two calls of this is
+  /// Blocks until has_work() or poke(). What the executor does between two calls of this is
   /// its busy time. Precondition: nothing taken is unsettled.
   void wait_for_work();
 
-  /// Blocks until poke(), until `longest` is over or, with `for_requests`, until a request waits.
+  /// Blocks until poke(), until `longest` is over or, with `for_requests`, until has_work().
   void rest(Duration longest, bool for_requests);
 
-  /// At most `most` requests in their order, no more once the prompts have `prompt_bytes`.
-  [[nodiscard]] std::vector<Taken> take(std::size_t most, std::size_t prompt_bytes);
+  /// At most `most` requests in their order.
+  [[nodiscard]] std::vector<Taken> take(std::size_t most);
 
   /// Requests that were taken have ended: counts them, charges their tenants with what they were
   /// served, and tells the listeners.
@@ -110,12 +140,10 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   void close();
 
  private:
-  using Queue = schedule::FairQueue<std::shared_ptr<GenerationRequest>>;
-
   RequestQueue(schedule::QueueOptions options, std::size_t concurrency, const Clock& clock,
                schedule::TimerThread& timers);
 
-  void cancelled(Queue::Handle handle);
+  void cancelled(Ticket ticket);
   [[nodiscard]] std::optional<Refusal> refusal_locked(const GenerationRequest& request,
                                                       const schedule::QueueKey& key, TimePoint now);
   [[nodiscard]] std::optional<Refusal> hopeless_locked(const schedule::QueueKey& key,
@@ -124,11 +152,12 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
                                     schedule::QueueBound bound) const;
   /// Of a request that comes last of its level.
   [[nodiscard]] std::optional<Duration> expected_wait_locked(std::int32_t level) const;
+  [[nodiscard]] bool has_work_locked() const;
   void arm_locked();
   void count_locked(const GenerationRequest& request, const Error* error, TimePoint now);
   /// Counts requests that never left the queue; their listeners are to be told, then finish().
-  std::vector<Outcome> end_waiting_locked(std::vector<std::shared_ptr<GenerationRequest>> ended,
-                                          const Error& error, TimePoint now);
+  std::vector<Outcome> end_waiting_locked(std::vector<Waiting> ended, const Error& error,
+                                          TimePoint now);
   /// Tells the listeners; not under the lock.
   void finish(const std::vector<Outcome>& outcomes);
 
@@ -138,10 +167,11 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   schedule::TimerThread& timers_;
 
   mutable std::mutex mutex_;
-  std::condition_variable work_;  ///< executor: a request waits, or poked_
+  std::condition_variable work_;  ///< executor: has_work(), or poked_
   std::condition_variable idle_;  ///< wait_idle(): outstanding_ became 0
   // Guarded by mutex_.
   Queue queue_;
+  std::shared_ptr<const Prepare> prepare_;  ///< null: not yet
   schedule::ServiceRate rate_;
   std::optional<schedule::TimerThread::Timer> timer_;  ///< armed for queue_.next_event()
   std::optional<TimePoint> refuse_until_;

@@ -15,6 +15,7 @@ void add_metrics(Router& router, const Services& services) {
     input.admission = &admission;
     input.models = services.executor.models();
     input.sla = services.metrics.sla_reading();
+    input.workers = services.metrics.worker_reading();
     input.kernel = snapshot.get();
     Response response;
     response.content_type = telemetry::PrometheusText::kContentType;

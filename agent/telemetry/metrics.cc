@@ -8,6 +8,7 @@
 #include "agent/telemetry/kernel_metrics.h"
 #include "agent/telemetry/model_metrics.h"
 #include "agent/telemetry/sla_metrics.h"
+#include "agent/telemetry/worker_metrics.h"
 
 namespace weir::telemetry {
 namespace {
@@ -68,6 +69,7 @@ std::string render_metrics(const MetricsInput& input) {
   if (input.admission != nullptr) render_admission_metrics(out, *input.admission);
   render_model_metrics(out, input.models);
   render_sla_metrics(out, input.sla);
+  if (input.workers) render_worker_metrics(out, *input.workers);
   if (input.kernel != nullptr) render_kernel_metrics(out, *input.kernel);
   return std::move(out).take();
 }

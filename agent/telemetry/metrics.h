@@ -6,6 +6,7 @@
 // Thread-safe: pure functions.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "agent/admit/admission.h"
 #include "agent/kernel/data_plane.h"
 #include "agent/model/generation.h"
+#include "agent/schedule/worker_pool.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/prometheus_text.h"
 #include "agent/upstream/sla_reading.h"
@@ -27,6 +29,8 @@ struct MetricsInput {
   const admit::AdmissionReading* admission = nullptr;
   std::vector<model::ModelInfo> models;
   upstream::SlaReading sla;
+  /// Unset: there is no pool, its families are left out.
+  std::optional<schedule::WorkerPoolReading> workers;
   /// Null: the kernel side is off, its families are left out.
   const kernel::Snapshot* kernel = nullptr;
 };

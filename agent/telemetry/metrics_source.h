@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Where /metrics finds the numbers of others: of the kernel, whose maps the control loop owns and
-// the HTTP threads must not touch, and of the SLA policies.
+// the HTTP threads must not touch, of the SLA policies, and of the worker pool.
 //
 // Thread-safe: callable from any thread.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "agent/kernel/data_plane.h"
+#include "agent/schedule/worker_pool.h"
 #include "agent/upstream/sla_reading.h"
 
 namespace weir::telemetry {
@@ -21,6 +23,10 @@ class MetricsSource {
   [[nodiscard]] virtual std::shared_ptr<const kernel::Snapshot> kernel_snapshot() const = 0;
   /// Empty without policies.
   [[nodiscard]] virtual upstream::SlaReading sla_reading() const { return {}; }
+  /// Unset without a pool.
+  [[nodiscard]] virtual std::optional<schedule::WorkerPoolReading> worker_reading() const {
+    return std::nullopt;
+  }
 };
 
 }  // namespace weir::telemetry

@@ -46,7 +46,7 @@ std::shared_ptr<SlowListener> make_slow(Call& call) {
 
 struct EngineTest : testing::Test {
   void make(const ModelOptions& options) {
-    engine = std::make_unique<Engine>(options, clock, timers);
+    engine = std::make_unique<Engine>(options, clock, timers, workers());
   }
   /// False after 60 s.
   template <typename Condition>

@@ -20,6 +20,7 @@
 
 #include "agent/model/generation.h"
 #include "agent/model/registry.h"
+#include "agent/schedule/worker_pool.h"
 
 namespace weir::model {
 
@@ -123,10 +124,16 @@ inline ModelOptions shipped(std::uint32_t max_sequences = 8) {
   return options;
 }
 
+/// Tokenizes for every test.
+inline schedule::WorkerPool& workers() {
+  static const auto pool = *schedule::WorkerPool::create({.name = "test", .max_workers = 2});
+  return *pool;
+}
+
 inline std::unique_ptr<Registry> make_registry(ModelOptions options, const Clock& clock) {
   std::vector<ModelOptions> models;
   models.push_back(std::move(options));
-  auto registry = Registry::create(std::move(models), clock);
+  auto registry = Registry::create(std::move(models), clock, workers());
   EXPECT_TRUE(registry.ok()) << (registry.ok() ? "" : registry.error().message);
   return registry.ok() ? std::move(*registry) : nullptr;
 }

@@ -24,7 +24,7 @@ using testing::HasSubstr;
 
 std::string create_error(const ModelOptions& options) {
   const FakeClock clock;
-  const auto registry = Registry::create({options}, clock);
+  const auto registry = Registry::create({options}, clock, workers());
   return registry.ok() ? "accepted" : registry.error().message;
 }
 
@@ -49,7 +49,7 @@ TEST(Registry, ValidatesOptions) {
   options.threads = 0;
   EXPECT_THAT(create_error(options), HasSubstr("threads"));
   const FakeClock clock;
-  const auto twice = Registry::create({shipped(), shipped()}, clock);
+  const auto twice = Registry::create({shipped(), shipped()}, clock, workers());
   ASSERT_FALSE(twice.ok());
   EXPECT_THAT(twice.error().message, HasSubstr("twice"));
 }
@@ -163,42 +163,26 @@ TEST(Registry, FullQueueRefusesWithRetryAfter) {
   EXPECT_EQ(registry->models().at(0).completed, 4U);
 }
 
-class ErrorTimer final : public Listener {
- public:
-  explicit ErrorTimer(const std::atomic<int>& clock) : clock_(clock) {}
-  void on_text(std::string_view) override {}
-  void on_complete(const Completion&) override {}
-  void on_error(const Error&) override { failed_at = clock_.load(); }
-  std::atomic<int> failed_at{-1};
-
- private:
-  const std::atomic<int>& clock_;
-};
-
-TEST(Registry, RunningSequencesGoOnBetweenTwoLongPrompts) {
+TEST(Registry, LongPromptsAreTokenizedWhileTheEngineIsInsideAStep) {
   const SteadyClock clock;
-  std::atomic<int> pieces{0};
   Gate gate;
   const auto registry = make_registry(shipped(8), clock);
-  const Call running = greedy_call("Once upon a time", 60, [&] {
-    ++pieces;
-    gate.pass();
-  });
+  const Call running = greedy_call("Once upon a time", 60, [&] { gate.pass(); });
   ASSERT_FALSE(registry->submit("tiny", running.request));
   ASSERT_TRUE(gate.wait_reached());
-  std::vector<std::shared_ptr<ErrorTimer>> long_ones;
+  std::vector<Call> long_ones;
   for (int i = 0; i < 4; ++i) {
-    auto request = std::make_shared<GenerationRequest>();
-    request->prompt = std::string(100'000, 'a');  // more than the context holds
-    long_ones.push_back(std::make_shared<ErrorTimer>(pieces));
-    request->listener = long_ones.back();
-    ASSERT_FALSE(registry->submit("tiny", std::move(request)));
+    long_ones.push_back(greedy_call(std::string(100'000, 'a'), 5));  // more than the context holds
+    ASSERT_FALSE(registry->submit("tiny", long_ones.back().request));
   }
+  for (const Call& call : long_ones) {
+    ASSERT_TRUE(call.heard->wait_end());
+    EXPECT_EQ(call.heard->error()->code, Code::kInvalidArgument);
+  }
+  EXPECT_EQ(running.heard->ends(), 0);
   gate.open();
   ASSERT_TRUE(registry->wait_idle(seconds(60)));
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(long_ones[static_cast<std::size_t>(i)]->failed_at, 1 + i);
-  }
+  EXPECT_TRUE(running.heard->completion());
 }
 
 TEST(Registry, RunningSequencesGoOnWhileALongPromptIsRead) {
@@ -510,7 +494,7 @@ TEST_F(BadFile, DoesNotDisturbAnotherModel) {
   ModelOptions bad = shipped();
   bad.name = "bad";
   bad.path = write(good_.substr(0, good_.size() / 2));
-  const auto registry = Registry::create({bad, shipped()}, clock_);
+  const auto registry = Registry::create({bad, shipped()}, clock_, workers());
   ASSERT_TRUE(registry.ok());
   const Call to_bad = greedy_call("Once upon a time", 20);
   const Call to_good = greedy_call("Once upon a time", 20);

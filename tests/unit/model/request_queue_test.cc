@@ -11,6 +11,7 @@
 #include <random>
 #include <thread>
 
+#include "agent/schedule/worker_pool.h"
 #include "tests/fixtures/fake_clock.h"
 #include "tests/unit/model/recording_listener.h"
 
@@ -21,8 +22,6 @@ using schedule::TimerThread;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
-
-constexpr std::size_t kAll = 1'000'000;
 
 std::uint64_t refused(const RequestQueue& queue, RefusalReason reason) {
   ModelInfo info;
@@ -50,7 +49,19 @@ Outcome completed(Taken taken, std::uint64_t tokens) {
 
 struct RequestQueueTest : testing::Test {
   void make(schedule::QueueOptions options = {}, std::size_t concurrency = 1) {
+    make_unprepared(std::move(options), concurrency);
+    queue->prepare_with([this](RequestQueue::Ticket ticket, const GenerationRequest&) {
+      queue->prepared(ticket, std::vector<std::int32_t>{});
+    });
+  }
+  void make_unprepared(schedule::QueueOptions options = {}, std::size_t concurrency = 1) {
     queue = RequestQueue::create(std::move(options), concurrency, clock, timers);
+  }
+  /// As a preparer that takes its time.
+  void keep_tickets() {
+    queue->prepare_with([this](RequestQueue::Ticket ticket, const GenerationRequest&) {
+      tickets.push_back(ticket);
+    });
   }
   ~RequestQueueTest() override {
     if (!queue) return;
@@ -59,7 +70,7 @@ struct RequestQueueTest : testing::Test {
   }
   /// Takes one and settles it after `service`, with as many tokens as were estimated.
   void serve_one(Duration service) {
-    auto taken = queue->take(1, kAll);
+    auto taken = queue->take(1);
     ASSERT_EQ(taken.size(), 1U);
     clock.advance(service);
     const std::uint64_t tokens = taken[0].estimated_tokens;
@@ -76,6 +87,7 @@ struct RequestQueueTest : testing::Test {
   FakeClock clock;
   TimerThread timers{clock};
   std::shared_ptr<RequestQueue> queue;
+  std::vector<RequestQueue::Ticket> tickets;
 };
 
 TEST_F(RequestQueueTest, CancelledOneLeavesBeforeCancelReturns) {
@@ -89,7 +101,7 @@ TEST_F(RequestQueueTest, CancelledOneLeavesBeforeCancelReturns) {
   EXPECT_EQ(read(*queue).queued, 0U);
   EXPECT_EQ(read(*queue).cancelled, 1U);
   EXPECT_TRUE(queue->wait_idle(TimePoint{}));
-  EXPECT_TRUE(queue->take(1, kAll).empty());
+  EXPECT_TRUE(queue->take(1).empty());
   call.request->cancel();
   EXPECT_EQ(call.heard->ends(), 1);
 }
@@ -112,7 +124,7 @@ TEST_F(RequestQueueTest, CancelWhileItIsWorkedOnWakesTheExecutor) {
   make();
   const Call call = call_of(5);
   ASSERT_FALSE(queue->submit(call.request));
-  auto taken = queue->take(1, kAll);
+  auto taken = queue->take(1);
   auto rested = std::async(std::launch::async, [&] { queue->rest(std::chrono::hours(1), false); });
   call.request->cancel();
   rested.get();
@@ -151,7 +163,7 @@ TEST_F(RequestQueueTest, ExpiredOneIsNotTaken) {
   ASSERT_FALSE(queue->submit(late.request));
   ASSERT_FALSE(queue->submit(other.request));
   clock.advance(seconds(10));  // and the timer was not quick enough
-  auto taken = queue->take(2, kAll);
+  auto taken = queue->take(2);
   ASSERT_EQ(taken.size(), 1U);
   EXPECT_EQ(taken[0].request, other.request);
   EXPECT_TRUE(late.heard->error());
@@ -162,19 +174,126 @@ TEST_F(RequestQueueTest, TakesNoMoreThanAskedFor) {
   make();
   std::vector<Call> calls;
   for (int i = 0; i < 5; ++i) {
-    calls.push_back(greedy_call(std::string(100, 'a'), 5));
+    calls.push_back(call_of(5));
     ASSERT_FALSE(queue->submit(calls.back().request));
   }
-  auto two = queue->take(2, kAll);
+  auto two = queue->take(2);
   EXPECT_EQ(two.size(), 2U);
-  // The second reaches the bound, the third is left.
-  auto by_bytes = queue->take(5, 150);
-  EXPECT_EQ(by_bytes.size(), 2U);
+  EXPECT_EQ(read(*queue).queued, 3U);
   std::vector<Outcome> outcomes;
-  for (auto* taken : {&two, &by_bytes}) {
-    for (Taken& one : *taken) outcomes.push_back(completed(std::move(one), 5));
-  }
+  for (Taken& one : two) outcomes.push_back(completed(std::move(one), 5));
   queue->settle(outcomes);
+}
+
+TEST_F(RequestQueueTest, WhatIsPreparedLateKeepsItsPlace) {
+  make_unprepared();
+  keep_tickets();
+  std::vector<Call> calls;
+  for (int i = 0; i < 3; ++i) {
+    calls.push_back(call_of(10));
+    ASSERT_FALSE(queue->submit(calls.back().request));
+    clock.advance(seconds(1));
+  }
+  EXPECT_FALSE(queue->has_work());
+  EXPECT_TRUE(queue->take(3).empty());
+  queue->prepared(tickets[1], std::vector<std::int32_t>{5, 6, 7});
+  queue->prepared(tickets[0], std::vector<std::int32_t>{8});
+  EXPECT_TRUE(queue->has_work());
+  auto taken = queue->take(3);
+  ASSERT_EQ(taken.size(), 2U);
+  EXPECT_EQ(taken[0].request, calls[0].request);
+  EXPECT_EQ(taken[0].prompt, std::vector<std::int32_t>{8});
+  EXPECT_EQ(taken[0].estimated_tokens, 11U);
+  EXPECT_EQ(taken[0].taken - taken[0].accepted, seconds(3));
+  EXPECT_EQ(taken[1].request, calls[1].request);
+  EXPECT_EQ(taken[1].estimated_tokens, 13U);
+  queue->settle({completed(std::move(taken[0]), 11), completed(std::move(taken[1]), 13)});
+}
+
+TEST_F(RequestQueueTest, TheUnpreparedCountForTheBounds) {
+  schedule::QueueOptions options;
+  options.all.max_requests = 2;
+  options.all.max_tokens = 100;
+  make_unprepared(options);
+  keep_tickets();
+  const Call first = call_of(10);
+  const Call second = call_of(10);
+  ASSERT_FALSE(queue->submit(first.request));
+  ASSERT_FALSE(queue->submit(second.request));
+  EXPECT_EQ(queue->submit(call_of(10).request)->reason, RefusalReason::kQueueFull);
+  EXPECT_EQ(tickets.size(), 2U);  // a refused one is not prepared
+  second.request->cancel();
+  EXPECT_EQ(read(*queue).queued_tokens, 10U);
+  // The exact count takes the place of the estimate, even where it is more than may wait.
+  queue->prepared(tickets[0], std::vector<std::int32_t>(95));
+  EXPECT_EQ(read(*queue).queued_tokens, 105U);
+  EXPECT_THAT(queue->submit(call_of(1).request)->message, HasSubstr("bound: tokens"));
+}
+
+TEST_F(RequestQueueTest, TheUnpreparedLeaveLikeTheOthers) {
+  make_unprepared();
+  keep_tickets();
+  const Call cancelled = call_of(10);
+  const Call late = call_of(10);
+  late.request->deadline = clock.now() + seconds(1);
+  const Call unfit = call_of(10);
+  const Call stopped = call_of(10);
+  for (const Call* call : {&cancelled, &late, &unfit, &stopped}) {
+    ASSERT_FALSE(queue->submit(call->request));
+  }
+  EXPECT_EQ(queue->waiting(tickets[0]), cancelled.request);
+  cancelled.request->cancel();
+  EXPECT_EQ(cancelled.heard->error()->code, Code::kCancelled);
+  clock.advance(seconds(1));
+  timers.wake();
+  ASSERT_TRUE(late.heard->wait_end());
+  EXPECT_EQ(late.heard->error()->code, Code::kResourceExhausted);
+  queue->prepared(tickets[2], make_error(Code::kInvalidArgument, "the prompt is too long"));
+  EXPECT_EQ(unfit.heard->error()->message, "the prompt is too long");
+  EXPECT_FALSE(queue->wait_idle(TimePoint{}));
+  queue->fail_waiting(make_error(Code::kUnavailable, "the agent is stopping"));
+  EXPECT_EQ(stopped.heard->error()->code, Code::kUnavailable);
+  EXPECT_TRUE(queue->wait_idle(TimePoint{}));
+  const ModelInfo info = read(*queue);
+  EXPECT_EQ(info.cancelled, 1U);
+  EXPECT_EQ(info.expired, 1U);
+  EXPECT_EQ(info.failed, 2U);
+  EXPECT_EQ(info.queued, 0U);
+  // Whoever prepares them comes too late, and nobody hears a second end.
+  for (const RequestQueue::Ticket ticket : tickets) {
+    EXPECT_EQ(queue->waiting(ticket), nullptr);
+    queue->prepared(ticket, std::vector<std::int32_t>{1});
+    queue->prepared(ticket, make_error(Code::kInternal, "late"));
+  }
+  EXPECT_FALSE(queue->has_work());
+  for (const Call* call : {&cancelled, &late, &unfit, &stopped}) EXPECT_EQ(call->heard->ends(), 1);
+}
+
+TEST_F(RequestQueueTest, WaitsUnpreparedUntilSomebodyPrepares) {
+  make_unprepared();
+  const Call first = call_of(10);
+  const Call left = call_of(10);
+  const Call second = call_of(10);
+  for (const Call* call : {&first, &left, &second}) ASSERT_FALSE(queue->submit(call->request));
+  left.request->cancel();
+  EXPECT_TRUE(queue->has_work());  // for who makes it possible to prepare
+  EXPECT_TRUE(queue->take(3).empty());
+  keep_tickets();
+  EXPECT_FALSE(queue->has_work());
+  ASSERT_EQ(tickets.size(), 2U);
+  EXPECT_EQ(queue->waiting(tickets[0]), first.request);
+  EXPECT_EQ(queue->waiting(tickets[1]), second.request);
+}
+
+TEST_F(RequestQueueTest, PreparedOneEndsAWait) {
+  make_unprepared();
+  keep_tickets();
+  const Call call = call_of(10);
+  ASSERT_FALSE(queue->submit(call.request));
+  auto waited = std::async(std::launch::async, [&] { queue->wait_for_work(); });
+  queue->prepared(tickets[0], std::vector<std::int32_t>{1});
+  waited.get();
+  EXPECT_TRUE(queue->has_work());
 }
 
 TEST_F(RequestQueueTest, PredictsTheLeastWaitOfALevel) {
@@ -228,7 +347,7 @@ TEST_F(RequestQueueTest, HopelessDeadlineIsRefusedForGood) {
   };
   const Call running = call_of(100);
   ASSERT_FALSE(queue->submit(running.request));
-  auto taken = queue->take(1, kAll);
+  auto taken = queue->take(1);
   // Ten seconds of work with the same level: a deadline goes before it.
   const Call undated = call_of(1000);
   ASSERT_FALSE(queue->submit(undated.request));
@@ -293,7 +412,7 @@ TEST_F(RequestQueueTest, TenantsAreChargedWithWhatTheyWereServed) {
   }
   int brief = 0;
   for (int i = 0; i < 50; ++i) {
-    auto taken = queue->take(1, kAll);
+    auto taken = queue->take(1);
     ASSERT_EQ(taken.size(), 1U);
     const bool is_brief = taken[0].request->tenant == "brief";
     brief += is_brief ? 1 : 0;
@@ -311,7 +430,7 @@ TEST_F(RequestQueueTest, CountsEachEndByItsName) {
     ASSERT_FALSE(queue->submit(calls.back().request));
   }
   clock.advance(milliseconds(300));
-  auto taken = queue->take(4, kAll);
+  auto taken = queue->take(4);
   ASSERT_EQ(taken.size(), 4U);
   EXPECT_EQ(taken[0].request, calls[3].request);  // the one with a deadline
   clock.advance(seconds(1));
@@ -355,7 +474,7 @@ TEST_F(RequestQueueTest, RefusesWhileLoadingFailsAndWhileDraining) {
   EXPECT_EQ(refused(*queue, RefusalReason::kLoading), 1U);
 }
 
-// Submitted, taken, cancelled and expired from everywhere at once: each hears one end.
+// Submitted, prepared, taken, cancelled and expired from everywhere at once: each hears one end.
 TEST(RequestQueue, EveryRequestEndsOnceWhoeverIsFirst) {
   constexpr unsigned kThreads = 3;
   constexpr unsigned kEach = 400;
@@ -364,16 +483,27 @@ TEST(RequestQueue, EveryRequestEndsOnceWhoeverIsFirst) {
   schedule::QueueOptions options;
   options.ageing = milliseconds(2);
   const auto queue = RequestQueue::create(options, 4, clock, timers);
+  const auto pool = *schedule::WorkerPool::create({.max_workers = 2});
+  queue->prepare_with([&](RequestQueue::Ticket ticket, const GenerationRequest&) {
+    (void)pool->submit([&queue, ticket] {
+      if (const auto request = queue->waiting(ticket)) {
+        queue->prepared(ticket, request->priority == 7
+                                    ? Result<std::vector<std::int32_t>>(
+                                          make_error(Code::kInvalidArgument, "unfit"))
+                                    : std::vector<std::int32_t>{1});
+      }
+    });
+  });
   std::vector<std::vector<Call>> calls(kThreads);
   std::atomic<std::uint64_t> accepted{0};
   std::atomic<bool> stopping{false};
   std::jthread executor([&] {
     while (!stopping) {
-      if (queue->empty()) {
+      if (!queue->has_work()) {
         queue->wait_for_work();
         continue;
       }
-      auto taken = queue->take(4, kAll);
+      auto taken = queue->take(4);
       std::vector<Outcome> outcomes;
       for (Taken& one : taken) {
         auto reason = reason_to_leave(*one.request, clock.now());
@@ -417,7 +547,7 @@ TEST(RequestQueue, EveryRequestEndsOnceWhoeverIsFirst) {
   const ModelInfo info = read(*queue);
   EXPECT_EQ(ended, accepted);
   EXPECT_EQ(info.accepted, accepted);
-  EXPECT_EQ(info.completed + info.cancelled + info.expired, accepted);
+  EXPECT_EQ(info.completed + info.cancelled + info.expired + info.failed, accepted);
   EXPECT_EQ(info.queued, 0U);
   EXPECT_GT(info.completed, 0U);
   EXPECT_GT(info.cancelled, 0U);

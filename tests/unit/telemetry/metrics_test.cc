@@ -90,6 +90,7 @@ struct MetricsTest : testing::Test {
     backend.histograms = std::move(histograms);
     snapshot.backends.push_back(backend);
     input.admission = &admission;
+    input.workers.emplace().workers.resize(2);
     input.kernel = &snapshot;
   }
 

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Makes the waiting requests of a loaded model ready to be taken: finds out the tokens of their
+// prompts, on the threads of the worker pool, and tells the queue. A short prompt is tokenized by
+// whoever submits it, which costs less than to hand it over.
+//
+// Thread-safe: what the queue calls, from any thread. Borrows the queue, the pool and the model,
+// which must outlive it; the destructor waits for the prompts in hand, which the pool must still be
+// running for. Whoever has left the queue is not tokenized any more. A prompt that is empty or
+// longer than the context ends its request with kInvalidArgument. When the pool takes no more, the
+// submitting thread does it.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/model/loaded_model.h"
+#include "agent/model/request_queue.h"
+#include "agent/schedule/worker_pool.h"
+
+namespace weir::model {
+
+class PromptTokenizer {
+ public:
+  /// Begins with what waits already. Once for a queue: what is submitted later comes here as well,
+  /// so nothing may be submitted any more when this is destroyed.
+  PromptTokenizer(RequestQueue& queue, const LoadedModel& model, schedule::WorkerPool& workers);
+  PromptTokenizer(const PromptTokenizer&) = delete;
+  PromptTokenizer& operator=(const PromptTokenizer&) = delete;
+  ~PromptTokenizer();
+
+  /// Prompts up to this size are tokenized by the submitting thread.
+  static constexpr std::size_t kShortPromptBytes = 512;
+
+ private:
+  void begin(RequestQueue::Ticket ticket, std::size_t prompt_bytes);
+  void tokenize(RequestQueue::Ticket ticket);
+  [[nodiscard]] Result<std::vector<std::int32_t>> tokens_of(const std::string& prompt) const;
+
+  // Constant after construction.
+  RequestQueue& queue_;
+  schedule::WorkerPool& workers_;
+  const Vocabulary vocabulary_;
+  const std::uint32_t context_tokens_;
+
+  std::mutex mutex_;
+  std::condition_variable none_in_hand_;
+  std::size_t in_hand_ = 0;  ///< by the pool; guarded by mutex_
+};
+
+}  // namespace weir::model
