@@ -83,7 +83,7 @@ bool BatchRunner::should_abort(void* self) {
 bool BatchRunner::abort_wanted() {
   if (stopping_.load(std::memory_order_relaxed)) return true;
   std::optional<TimePoint> now;
-  if (++nodes_ % kNodesALook == 0) now = clock_.now();
+  if (++nodes_ % kNodesALook == 0 || leaver_noticed_) now = clock_.now();
   bool some = false;
   bool all = true;
   for (const Slot& slot : slots_) {
@@ -95,8 +95,7 @@ bool BatchRunner::abort_wanted() {
     all = all && (leaves || slot->in_batch == 0);
   }
   if (some && all) return true;
-  if (!now) return false;
-  if (some && !leaver_noticed_) leaver_noticed_ = now;
+  if (some && !leaver_noticed_) leaver_noticed_ = now = clock_.now();
   return leaver_noticed_ && *now - *leaver_noticed_ >= kPatience && can_go_back_ &&
          lost_ == Duration::zero();
 }

@@ -52,9 +52,9 @@ class BatchRunner {
   ~BatchRunner();
 
   /// How long a step goes on with somebody in it who leaves: most end sooner by themselves.
-  static constexpr Duration kPatience = std::chrono::milliseconds(4);
+  static constexpr Duration kPatience = std::chrono::milliseconds(2);
   /// What a short step should take. Generating sequences are in it nevertheless, all of them.
-  static constexpr Duration kShortStep = std::chrono::milliseconds(4);
+  static constexpr Duration kShortStep = std::chrono::milliseconds(3);
 
   [[nodiscard]] std::size_t running() const { return running_; }
   /// Of those, as the last step found them.

@@ -8,7 +8,7 @@ the first scrape in which the request counts as cancelled: it has left the queue
 and the next one may have it. Scrapes follow each other all the time, so each figure is too high by
 half a scrape (`scrape_ms`) and by one answer.
 
-  queue    it waits: all sequences are taken by streams without an end
+  queue    it waits: all sequences are taken by long streams
   stream   it generates, alone
   prompt   it is alone in the middle of its own prompt of 3000 tokens
   others   it generates or is in its prompt, in turns, and all other sequences are in prompts of 3000
@@ -41,7 +41,7 @@ from node import MODEL_NAME, Agent, model, wait_ready
 
 CASES = ("queue", "stream", "prompt", "others")
 SEQUENCES = 8
-# Beyond what the model was trained for, it does not find an end.
+# Beyond what the model was trained for, it finds no end of its own.
 ENDLESS = {"prompt": "a " * 300, "max_tokens": 6000, "temperature": 0, "stream": True}
 # Three tokens for each sentence and a bit; one token of answer.
 LONG_PROMPT = {"prompt": "Once upon a time. " * 600, "max_tokens": 1, "temperature": 0,
@@ -93,7 +93,7 @@ class Client:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
             self._socket.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # nothing left to read, or no connection
                 while self._socket.recv(65536):
                     pass
         at = time.monotonic()
@@ -152,50 +152,30 @@ class Scraper:
 # ---- who else is there -------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def endless_streams(agent, scraper, count):
-    clients = [Client(agent, ENDLESS) for _ in range(count)]
-    readers = [threading.Thread(target=read_until_it_breaks, args=(client,), daemon=True)
-               for client in clients]
-    for reader in readers:
-        reader.start()
-    try:
-        assert scraper.wait(lambda r: r["running"] == count), "the streams run"
-        yield
-    finally:
-        for client in clients:
-            client.break_off()
-        for reader in readers:
-            reader.join(10)
-        for client in clients:
-            client.leave(with_reset=True)
-        assert scraper.wait(lambda r: r["running"] == 0), "the streams are gone"
+def company(agent, scraper, body, count):
+    """`count` sequences are taken by `body`, by one request after the other."""
+    stop, current = threading.Event(), [None] * count
 
-
-def read_until_it_breaks(client):
-    with contextlib.suppress(OSError):
-        client.read_all()
-
-
-@contextlib.contextmanager
-def long_prompts(agent, scraper, count):
-    stop = threading.Event()
-
-    def send():
+    def send(place):
         while not stop.is_set():
-            client = Client(agent, LONG_PROMPT)
-            client.read_all()
+            client = current[place] = Client(agent, body)
+            with contextlib.suppress(OSError):
+                client.read_all()
             client.leave(with_reset=False)
 
-    senders = [threading.Thread(target=send) for _ in range(count)]
+    senders = [threading.Thread(target=send, args=(place,)) for place in range(count)]
     for sender in senders:
         sender.start()
     try:
-        assert scraper.wait(lambda r: r["running"] == count), "the prompts are worked on"
+        assert scraper.wait(lambda r: r["running"] == count), "the others are worked on"
         yield
     finally:
         stop.set()
+        for client in current:
+            client.break_off()
         for sender in senders:
             sender.join(60)
+        assert scraper.wait(lambda r: r["running"] == 0), "the others are gone"
 
 
 # ---- the cases ---------------------------------------------------------------------------------
@@ -232,11 +212,11 @@ def one_sample(agent, scraper, case, number, chance):
 
 def run_case(agent, case, arguments):
     chance, scraper = random.Random(arguments.seed), Scraper(agent)
-    company = {"queue": lambda: endless_streams(agent, scraper, SEQUENCES),
-               "others": lambda: long_prompts(agent, scraper, SEQUENCES - 1)}
+    others = {"queue": (ENDLESS, SEQUENCES), "others": (LONG_PROMPT, SEQUENCES - 1)}
     samples, missed = {"fin": [], "rst": []}, 0
     aborts = scraper.read()["aborts"]
-    with company.get(case, contextlib.nullcontext)():
+    with (company(agent, scraper, *others[case]) if case in others
+          else contextlib.nullcontext()):
         for number in range(arguments.samples):
             ms = one_sample(agent, scraper, case, number, chance)
             if ms is None:
