@@ -253,7 +253,7 @@ TEST_F(RequestQueueTest, TheUnpreparedLeaveLikeTheOthers) {
   EXPECT_FALSE(queue->wait_idle(TimePoint{}));
   queue->fail_waiting(make_error(Code::kUnavailable, "the agent is stopping"));
   EXPECT_EQ(stopped.heard->error()->code, Code::kUnavailable);
-  EXPECT_TRUE(queue->wait_idle(TimePoint{}));
+  EXPECT_TRUE(queue->wait_idle(SteadyClock().now() + seconds(60)));
   const ModelInfo info = read(*queue);
   EXPECT_EQ(info.cancelled, 1U);
   EXPECT_EQ(info.expired, 1U);
