@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "agent/model/engine.h"
@@ -93,13 +94,18 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
                         fmt::format("model \"{}\": name occurs twice", options.name));
     }
   }
-  std::unique_ptr<Registry> registry(new Registry(clock));
-  for (ModelOptions& options : models) {
-    std::string name = options.name;
-    registry->runners_.emplace(std::move(name),
-                               make_runner(std::move(options), clock, registry->timers_, workers));
+  try {
+    std::unique_ptr<Registry> registry(new Registry(clock));
+    for (ModelOptions& options : models) {
+      std::string name = options.name;
+      auto runner = make_runner(std::move(options), clock, registry->timers_, workers);
+      registry->runners_.emplace(std::move(name), std::move(runner));
+    }
+    return registry;
+  } catch (const std::system_error& refused) {
+    return os_error(refused.code().value(),
+                    fmt::format("starting the threads of {} models", models.size()));
   }
-  return registry;
 }
 
 std::optional<Refusal> Registry::submit(std::string_view model,
