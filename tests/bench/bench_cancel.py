@@ -42,7 +42,7 @@ from node import MODEL_NAME, Agent, model, wait_ready
 CASES = ("queue", "stream", "prompt", "others")
 SEQUENCES = 8
 # Beyond what the model was trained for, it finds no end of its own.
-ENDLESS = {"prompt": "a " * 300, "max_tokens": 6000, "temperature": 0, "stream": True}
+ENDLESS = {"prompt": "a " * 1000, "max_tokens": 6000, "temperature": 0, "stream": True}
 # Three tokens for each sentence and a bit; one token of answer.
 LONG_PROMPT = {"prompt": "Once upon a time. " * 600, "max_tokens": 1, "temperature": 0,
                "stream": True}

@@ -13,8 +13,8 @@ import prometheus
 from harness import KernelTest, Resource, wait_until
 from node import Agent, model, wait_ready
 
-# A stream of half a minute: beyond what the model was trained for, it does not find an end.
-LONG = {"prompt": "a " * 300, "max_tokens": 6000, "temperature": 0, "stream": True}
+# A stream of half a minute: far beyond what the model was trained for, it does not find an end.
+LONG = {"prompt": "a " * 1000, "max_tokens": 6000, "temperature": 0, "stream": True}
 SHORT = {"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0}
 # The name is in every event: a stream is some hundred kilobytes sooner.
 NAME = "m" * 128

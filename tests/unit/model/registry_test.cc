@@ -205,8 +205,9 @@ TEST(Registry, RunningSequencesGoOnWhileALongPromptIsRead) {
   ASSERT_TRUE(registry->wait_idle(seconds(60)));
   ASSERT_TRUE(reader.heard->completion());
   EXPECT_EQ(reader.heard->completion()->usage.prompt_tokens, 481U);
-  // Four steps of at most 128 tokens, and a piece of the other sequence in each.
-  EXPECT_EQ(answered_at, 1 + 4);
+  // Four steps of at most 128 tokens, and a piece of the other sequence in each; some more while
+  // the prompt was tokenized.
+  EXPECT_GE(answered_at, 1 + 4);
 }
 
 TEST(Registry, PriorityThenDeadlineThenArrivalWhenSaturated) {
