@@ -98,8 +98,8 @@ def parse_arguments():
     parser.add_argument("--backend", choices=("nginx", "delay"), default="nginx")
     parser.add_argument("--delay-us", type=int, default=1000, help="with --backend delay")
     parser.add_argument("--paths", type=names_of(PATHS), default=list(PATHS))
-    parser.add_argument("--observe-rounds", type=int, default=24)
-    parser.add_argument("--observe-seconds", type=float, default=1.0)
+    parser.add_argument("--observe-rounds", type=int, default=100)
+    parser.add_argument("--observe-seconds", type=float, default=0.6)
     parser.add_argument("--pick-sizes", type=lambda text: [int(n) for n in text.split(",")],
                         default=list(PICK_SIZES), help="backends in the pool")
     parser.add_argument("--pick-connects", type=int, default=100_000)
