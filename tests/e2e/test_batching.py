@@ -47,6 +47,11 @@ def metric(agent, name, **labels):
     return prometheus.value(metrics, name, model=MODEL_NAME, **labels)
 
 
+def await_metric(agent, number, name, **labels):
+    """A batch is counted a moment after its members have their answers."""
+    wait_until(lambda: metric(agent, name, **labels) == number, f"{name} is {number}")
+
+
 class Batching(unittest.TestCase):
     def test_curl_gets_its_prompt_back(self):
         agent = self.enterContext(Agent(models=[echo()]))
@@ -70,16 +75,16 @@ class Batching(unittest.TestCase):
         replies = at_once(agent, count)
         self.assertEqual([r.json()["result"] for r in replies],
                          [f"prompt {n}" for n in range(count)])
-        self.assertEqual(metric(agent, "weir_model_batches_total", cause="preferred"), 1)
-        self.assertEqual(metric(agent, "weir_model_batch_size_count"), 1)
-        self.assertEqual(metric(agent, "weir_model_batch_size_sum"), count)
+        await_metric(agent, 1, "weir_model_batches_total", cause="preferred")
+        await_metric(agent, 1, "weir_model_batch_size_count")
+        await_metric(agent, count, "weir_model_batch_size_sum")
 
     def test_a_lone_request_waits_the_window_and_no_longer(self):
         agent = self.enterContext(Agent(models=[echo(batch={"batch_timeout_micros": 300_000})]))
         begin = time.monotonic()
         self.assertEqual(ask(agent, "x").status, 200)
         self.assertGreaterEqual(time.monotonic() - begin, 0.3)
-        self.assertEqual(metric(agent, "weir_model_batches_total", cause="timeout"), 1)
+        await_metric(agent, 1, "weir_model_batches_total", cause="timeout")
 
     def test_every_mode_answers(self):
         for mode in ("fixed", "levels", "learned"):
@@ -89,7 +94,7 @@ class Batching(unittest.TestCase):
                 for _ in range(3):
                     replies = at_once(agent, 8)
                     self.assertEqual([r.status for r in replies], [200] * 8)
-                self.assertEqual(metric(agent, "weir_model_batch_size_sum"), 24)
+                await_metric(agent, 24, "weir_model_batch_size_sum")
 
     def test_a_client_that_leaves_frees_its_place(self):
         agent = self.enterContext(Agent(models=[echo(
