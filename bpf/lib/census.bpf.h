@@ -49,15 +49,19 @@ WEIR_INLINE struct weir_request_event weir_census_silence(struct weir_sk* sk, st
   return event;
 }
 
-/* Adds to `sum` what of a connection's `total` bytes is not in it yet; `counted` is that part. The
- * totals at the close may be added at the same time: whoever comes second with the smaller number
- * adds nothing. */
+/* Adds to `sum` what of a connection's `total` bytes is not in it yet; `counted` is that part, and
+ * never falls. The close may add at the same time as the census: who comes second with the smaller
+ * number adds nothing, with the greater one the rest. A lost try means that the other one has just
+ * been here, which a census is once in its interval. */
 WEIR_INLINE void weir_count_bytes(weir_u64* counted, weir_u64 total, weir_u64* sum) {
-  weir_u64 before;
+  for (int attempt = 0; attempt < 4; attempt++) {
+    weir_u64 before = WEIR_READ_ONCE(*counted);
 
-  if (WEIR_READ_ONCE(*counted) >= total) return;
-  before = WEIR_EXCHANGE(counted, total);
-  if (total > before) WEIR_ADD(sum, total - before);
+    if (before >= total) return;
+    if (WEIR_COMPARE_EXCHANGE(counted, before, total) != before) continue;
+    WEIR_ADD(sum, total - before);
+    return;
+  }
 }
 
 /* Whether the connection was there before the agent: made neither to a service nor, as far as was
