@@ -178,7 +178,7 @@ $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 
 CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
-TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep weir-dispatch)
+TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep weir-dispatch weir-synth-model)
 
 TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
 
@@ -205,6 +205,10 @@ $(BIN)/weir-batch-sweep: $(OBJ)/tests/bench/batch_sweep.o $(BUILD)/libweir.a
 $(BIN)/weir-dispatch: $(OBJ)/tests/bench/dispatch.o $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
+$(BIN)/weir-synth-model: $(OBJ)/tests/bench/synth_model.o $(OBJ)/tests/bench/synth_gguf.o
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -o $@
 
 .PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel
 tools: $(TOOLS)
