@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,11 +28,46 @@
 
 namespace weir::model {
 
+class Grammar;
+
+/// Added to the logit of one token.
+struct LogitBias {
+  std::int32_t token = 0;  ///< of the model's vocabulary
+  float bias = 0;          ///< -100..100
+};
+
+/// How the next token is chosen: biases, penalties and the grammar hold at every temperature.
 struct SamplingParams {
   float temperature = 0.8F;  ///< >= 0; 0: greedy
   float top_p = 0.95F;       ///< (0, 1]
+  float min_p = 0;           ///< [0, 1]; of the most likely token's probability; 0: off
   std::int32_t top_k = 40;   ///< <= 0: off
   std::optional<std::uint32_t> seed;
+  // Of tokens that occur among the last `penalty_window` ones, the prompt's included.
+  float repetition_penalty = 1;  ///< 0.1..10; divides positive logits, multiplies others; 1: off
+  float frequency_penalty = 0;   ///< -2..2; subtracted once for each occurrence
+  float presence_penalty = 0;    ///< -2..2; subtracted once
+  std::uint32_t penalty_window = 64;       ///< tokens, at most kMaxPenaltyWindow; 0: off
+  std::vector<LogitBias> logit_bias;       ///< no token twice
+  std::shared_ptr<const Grammar> grammar;  ///< null: any text
+  /// Asks for on_logprobs(), with so many alternatives to each token; at most kMaxLogprobs.
+  std::optional<std::uint32_t> logprobs;
+
+  static constexpr std::uint32_t kMaxPenaltyWindow = 65536;
+  static constexpr std::uint32_t kMaxLogprobs = 20;
+};
+
+/// A token with the logarithm of the probability that the model gave it, before anything that
+/// SamplingParams says.
+struct ScoredToken {
+  std::string bytes;  ///< not necessarily whole UTF-8 characters
+  float logprob = 0;
+};
+
+/// A token of the answer.
+struct TokenLogprob {
+  ScoredToken chosen;
+  std::vector<ScoredToken> most_likely;  ///< as many as were asked for, most likely first
 };
 
 enum class FinishReason {
@@ -77,6 +113,9 @@ class Listener {
   virtual ~Listener() = default;
   /// Before any on_text(): what follows was made by no model.
   virtual void on_degraded(Degraded /*from*/) {}
+  /// The tokens that begin in the on_text() that comes next. Only if SamplingParams::logprobs asked
+  /// for it.
+  virtual void on_logprobs(std::span<const TokenLogprob> /*tokens*/) {}
   /// A piece of the result: valid UTF-8, whole characters. Bytes of the model that are not UTF-8
   /// come as U+FFFD.
   virtual void on_text(std::string_view text) = 0;
@@ -96,7 +135,8 @@ class Listener {
 
 /// One request. Shared by the protocol session and the engine; immutable after submit() but for
 /// cancellation. A new field that an executor reads belongs into attempt_request()
-/// (agent/upstream/attempt.cc) as well.
+/// (agent/upstream/attempt.cc) as well, and one that the answer depends on into cache_key()
+/// (agent/upstream/response_cache.cc).
 struct GenerationRequest {
   std::string id;
   std::string route;               ///< the path it came by, "/infer"; SLA policies go by it

@@ -186,7 +186,9 @@ Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
   call.request->id = make_id("cmpl-");
   call.request->max_tokens = kDefaultCompletionTokens;
   // OpenAI samples from the whole distribution unless told otherwise, and has no top_k.
-  call.request->sampling = {.temperature = 1, .top_p = 1, .top_k = 0, .seed = std::nullopt};
+  call.request->sampling.temperature = 1;
+  call.request->sampling.top_p = 1;
+  call.request->sampling.top_k = 0;
   call.request->prompt = read_completion_prompt(fields);
   read_common(fields, call, now);
   if (const auto top_p = fields.number("top_p", 0, 1, true)) {

@@ -7,6 +7,10 @@ void Attempt::on_degraded(model::Degraded from) {
   if (owner_->claim(number_)) owner_->degraded(from);
 }
 
+void Attempt::on_logprobs(std::span<const model::TokenLogprob> tokens) {
+  if (owner_->claim(number_)) owner_->logprobs(tokens);
+}
+
 void Attempt::on_text(std::string_view text) {
   if (owner_->claim(number_)) owner_->text(text);
 }

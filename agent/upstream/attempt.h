@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,7 @@ class AttemptOwner {
   /// call on; false: another one was first, and this one is being cancelled.
   [[nodiscard]] virtual bool claim(std::size_t attempt) = 0;
   /// Of the one that answers: pieces of the answer, in order.
+  virtual void logprobs(std::span<const model::TokenLogprob> tokens) = 0;
   virtual void text(std::string_view piece) = 0;
   virtual void degraded(model::Degraded from) = 0;
   // The end, exactly one of these.
@@ -40,6 +42,7 @@ class Attempt final : public model::Listener {
       : owner_(std::move(owner)), number_(number) {}
 
   void on_degraded(model::Degraded from) override;
+  void on_logprobs(std::span<const model::TokenLogprob> tokens) override;
   void on_text(std::string_view text) override;
   void on_complete(const model::Completion& completion) override;
   void on_error(const Error& error) override;

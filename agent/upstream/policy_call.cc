@@ -21,7 +21,7 @@ PolicyCall::PolicyCall(std::shared_ptr<SlaContext> context, std::shared_ptr<Rout
       model_(std::move(model)),
       outer_(std::move(outer)),
       accepted_(context_->clock.now()),
-      collects_(policy_->options.degrade && is_deterministic(*outer_) &&
+      collects_(policy_->options.degrade && is_cacheable(*outer_) &&
                 policy_->cache.can_hold(outer_->prompt.size(), 0)) {}
 
 std::optional<Refusal> PolicyCall::start() {
@@ -74,6 +74,10 @@ bool PolicyCall::claim(std::size_t attempt) {
   if (timer) context_->timers.cancel(*timer);
   for (const auto& loser : losers) loser->cancel();
   return true;
+}
+
+void PolicyCall::logprobs(std::span<const model::TokenLogprob> tokens) {
+  outer_->listener->on_logprobs(tokens);
 }
 
 void PolicyCall::text(std::string_view piece) {
@@ -336,7 +340,7 @@ std::optional<Failure> PolicyCall::conclude(Failure failure) {
       outer_->cancelled.load(std::memory_order_relaxed)) {
     return failure;
   }
-  if (may_answer_from_cache(failure) && is_deterministic(*outer_)) {
+  if (may_answer_from_cache(failure) && is_cacheable(*outer_)) {
     if (const auto kept = policy_->cache.get(cache_key(model_, *outer_))) {
       count(policy_->degraded_cached);
       answer(model::Degraded::kCached, kept->text, kept->reason, kept->usage);

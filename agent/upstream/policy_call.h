@@ -36,6 +36,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -64,6 +65,7 @@ class PolicyCall final : public AttemptOwner,
 
   // AttemptOwner.
   [[nodiscard]] bool claim(std::size_t attempt) override;
+  void logprobs(std::span<const model::TokenLogprob> tokens) override;
   void text(std::string_view piece) override;
   void degraded(model::Degraded from) override;
   void completed(std::size_t attempt, const model::Completion& completion) override;

@@ -4,6 +4,8 @@
 #include <bit>
 #include <utility>
 
+#include "agent/model/grammar.h"
+
 namespace weir::upstream {
 namespace {
 
@@ -11,6 +13,10 @@ void append(std::string& key, std::uint64_t number) {
   for (int shift = 0; shift < 64; shift += 8) {
     key += static_cast<char>((number >> shift) & 0xff);
   }
+}
+
+void append(std::string& key, float number) {
+  append(key, std::uint64_t{std::bit_cast<std::uint32_t>(number)});
 }
 
 /// With its length in front, so that no two lists of texts read alike.
@@ -21,8 +27,9 @@ void append(std::string& key, std::string_view text) {
 
 }  // namespace
 
-bool is_deterministic(const model::GenerationRequest& request) {
-  return request.sampling.temperature == 0 || request.sampling.seed.has_value();
+bool is_cacheable(const model::GenerationRequest& request) {
+  const model::SamplingParams& sampling = request.sampling;
+  return (sampling.temperature == 0 || sampling.seed.has_value()) && !sampling.logprobs.has_value();
 }
 
 std::string cache_key(std::string_view model, const model::GenerationRequest& request) {
@@ -32,11 +39,23 @@ std::string cache_key(std::string_view model, const model::GenerationRequest& re
   append(key, model);
   append(key, request.prompt);
   append(key, std::uint64_t{request.max_tokens});
-  append(key, std::uint64_t{std::bit_cast<std::uint32_t>(request.sampling.temperature)});
-  append(key, std::uint64_t{std::bit_cast<std::uint32_t>(request.sampling.top_p)});
-  append(key, std::uint64_t{static_cast<std::uint32_t>(request.sampling.top_k)});
-  append(key, std::uint64_t{request.sampling.seed.has_value()});
-  append(key, std::uint64_t{request.sampling.seed.value_or(0)});
+  const model::SamplingParams& sampling = request.sampling;
+  append(key, sampling.temperature);
+  append(key, sampling.top_p);
+  append(key, sampling.min_p);
+  append(key, std::uint64_t{static_cast<std::uint32_t>(sampling.top_k)});
+  append(key, std::uint64_t{sampling.seed.has_value()});
+  append(key, std::uint64_t{sampling.seed.value_or(0)});
+  append(key, sampling.repetition_penalty);
+  append(key, sampling.frequency_penalty);
+  append(key, sampling.presence_penalty);
+  append(key, std::uint64_t{sampling.penalty_window});
+  append(key, std::uint64_t{sampling.logit_bias.size()});
+  for (const model::LogitBias& bias : sampling.logit_bias) {
+    append(key, std::uint64_t{static_cast<std::uint32_t>(bias.token)});
+    append(key, bias.bias);
+  }
+  append(key, sampling.grammar ? std::string_view(sampling.grammar->source()) : "");
   append(key, std::uint64_t{request.stop.size()});
   for (const std::string& stop : request.stop) append(key, stop);
   return key;

@@ -25,8 +25,9 @@
 
 namespace weir::upstream {
 
-/// Whether the same request has the same answer again: greedy, or with a seed.
-[[nodiscard]] bool is_deterministic(const model::GenerationRequest& request);
+/// Whether the same request has the same answer again, and a text is the whole of it: greedy or
+/// with a seed, and without logprobs.
+[[nodiscard]] bool is_cacheable(const model::GenerationRequest& request);
 
 /// Everything that the answer depends on: tenant, model, prompt, max_tokens, sampling and stop
 /// strings, in order; different requests have different keys. Not the route, level or deadline.

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "agent/model/grammar.h"
+
 namespace weir::upstream {
 namespace {
 
@@ -34,6 +36,19 @@ TEST(CacheKey, EachFieldOfTheAnswerIsInIt) {
       [](GenerationRequest& r) { r.sampling.temperature = 0.5F; },
       [](GenerationRequest& r) { r.sampling.top_p = 0.5F; },
       [](GenerationRequest& r) { r.sampling.top_k = 1; },
+      [](GenerationRequest& r) { r.sampling.min_p = 0.5F; },
+      [](GenerationRequest& r) { r.sampling.repetition_penalty = 1.5F; },
+      [](GenerationRequest& r) { r.sampling.frequency_penalty = 1.5F; },
+      [](GenerationRequest& r) { r.sampling.presence_penalty = 1.5F; },
+      [](GenerationRequest& r) { r.sampling.penalty_window = 1; },
+      [](GenerationRequest& r) {
+        r.sampling.logit_bias = {{1, 2}};
+      },
+      [](GenerationRequest& r) {
+        r.sampling.logit_bias = {{2, 1}};
+      },
+      [](GenerationRequest& r) { r.sampling.grammar = *model::Grammar::parse("root ::= [a]"); },
+      [](GenerationRequest& r) { r.sampling.grammar = *model::Grammar::parse("root ::= [b]"); },
       [](GenerationRequest& r) { r.sampling.seed = 0; },
       [](GenerationRequest& r) { r.sampling.seed = 1; },
       [](GenerationRequest& r) { r.stop = {"ab"}; },
@@ -77,13 +92,15 @@ TEST(CacheKey, WhoAsksWhenAndHowDoesNotMatter) {
   EXPECT_EQ(cache_key("m", *one), cache_key("m", *other));
 }
 
-TEST(CacheKey, OnlyGreedyOrSeededRequestsAreDeterministic) {
+TEST(CacheKey, OnlyGreedyOrSeededTextCanBeKept) {
   auto request = plain_request();
-  EXPECT_TRUE(is_deterministic(*request));
+  EXPECT_TRUE(is_cacheable(*request));
   request->sampling.temperature = 0.8F;
-  EXPECT_FALSE(is_deterministic(*request));
+  EXPECT_FALSE(is_cacheable(*request));
   request->sampling.seed = 0;
-  EXPECT_TRUE(is_deterministic(*request));
+  EXPECT_TRUE(is_cacheable(*request));
+  request->sampling.logprobs = 0;
+  EXPECT_FALSE(is_cacheable(*request));
 }
 
 CachedAnswer text_of(std::string text) { return {std::move(text), {}, {}}; }
