@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "agent/model/llama_log.h"
+#include "agent/model/logprob_trail.h"
 #include "agent/model/sampler.h"
 
 namespace weir::model {
@@ -21,8 +22,9 @@ struct BatchRunner::Sequence {
   std::optional<TimePoint> first_token;
   std::uint64_t admission = 0;  ///< order of admission
   std::vector<llama_token> prompt;
-  SamplerHandle sampler;
+  Sampler sampler;
   TextAssembler text;
+  LogprobTrail logprobs;
 
   std::size_t decoded = 0;      ///< tokens in the KV cache; also the next position
   llama_token next = 0;         ///< sampled and not yet decoded, once the prompt is
@@ -35,6 +37,17 @@ struct BatchRunner::Sequence {
 
   [[nodiscard]] bool prefilling() const { return decoded < prompt.size(); }
   [[nodiscard]] const GenerationRequest& request() const { return *taken.request; }
+
+  /// What the assembler has just returned.
+  void tell(const std::string& piece) {
+    if (piece.empty()) return;
+    Listener& listener = *request().listener;
+    if (request().sampling.logprobs) {
+      const std::vector<TokenLogprob> tokens = logprobs.take(text.released_bytes());
+      if (!tokens.empty()) listener.on_logprobs(tokens);
+    }
+    listener.on_text(piece);
+  }
 };
 
 namespace {
@@ -105,7 +118,7 @@ Result<BatchRunner::Slot> BatchRunner::make_sequence(Taken& taken) const {
   if (request.max_tokens == 0) {
     return make_error(Code::kInvalidArgument, "max_tokens must be >= 1, not 0");
   }
-  auto sampler = make_sampler(request.sampling);
+  auto sampler = Sampler::create(request.sampling, model_.vocabulary(), taken.prompt);
   if (!sampler) {
     return std::move(sampler).error();
   }
@@ -117,6 +130,7 @@ Result<BatchRunner::Slot> BatchRunner::make_sequence(Taken& taken) const {
                                              .prompt = std::move(prompt),
                                              .sampler = std::move(*sampler),
                                              .text = std::move(text),
+                                             .logprobs = {},
                                              .logits_at = std::nullopt});
 }
 
@@ -313,22 +327,24 @@ void BatchRunner::take_token(std::size_t slot, StepReport& report) {
         report);
     return;
   }
-  const llama_token token =
-      llama_sampler_sample(sequence.sampler.get(), model_.context(), *sequence.logits_at);
+  auto choice = sequence.sampler.choose({logits, vocabulary_size});
+  if (!choice) {
+    end(slot, std::move(choice).error(), report);
+    return;
+  }
   if (!sequence.first_token) {
     sequence.first_token = clock_.now();
   }
-  if (model_.vocabulary().ends_generation(token)) {
+  if (!choice->token || model_.vocabulary().ends_generation(*choice->token)) {
     complete(slot, FinishReason::kStop, report);
     return;
   }
+  const llama_token token = *choice->token;
+  if (choice->logprob) sequence.logprobs.push(std::move(*choice->logprob));
   sequence.next = token;
   ++sequence.generated;
   ++report.completion_tokens;
-  const std::string text = sequence.text.push(model_.vocabulary().piece(token));
-  if (!text.empty()) {
-    sequence.request().listener->on_text(text);
-  }
+  sequence.tell(sequence.text.push(model_.vocabulary().piece(token)));
   if (sequence.text.stopped()) {
     complete(slot, FinishReason::kStop, report);
   } else if (sequence.generated >= sequence.request().max_tokens ||
@@ -339,10 +355,7 @@ void BatchRunner::take_token(std::size_t slot, StepReport& report) {
 
 void BatchRunner::complete(std::size_t slot, FinishReason reason, StepReport& report) {
   Sequence& sequence = *slots_[slot];
-  const std::string rest = sequence.text.finish();
-  if (!rest.empty()) {
-    sequence.request().listener->on_text(rest);
-  }
+  sequence.tell(sequence.text.finish());
   const TimePoint now = clock_.now();
   Completion completion;
   completion.reason = reason;

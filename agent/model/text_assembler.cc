@@ -113,6 +113,7 @@ std::size_t TextAssembler::held_by_stops() const {
 std::string TextAssembler::release(std::size_t bytes) {
   std::string text = replace_invalid_utf8(std::string_view(pending_).substr(0, bytes));
   pending_.erase(0, bytes);
+  released_bytes_ += bytes;
   return text;
 }
 

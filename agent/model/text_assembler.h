@@ -30,6 +30,9 @@ class TextAssembler {
   /// A stop string was found; it and what follows it were dropped.
   [[nodiscard]] bool stopped() const { return stopped_; }
 
+  /// How many bytes of the pieces have been returned, as they were before any replacement.
+  [[nodiscard]] std::size_t released_bytes() const { return released_bytes_; }
+
  private:
   [[nodiscard]] std::size_t held_by_stops() const;
   std::string release(std::size_t bytes);
@@ -37,6 +40,7 @@ class TextAssembler {
   std::vector<std::string> stops_;
   std::string pending_;  ///< received, not yet returned
   bool stopped_ = false;
+  std::size_t released_bytes_ = 0;
 };
 
 /// Bytes at the end of `text` that begin a UTF-8 character whose rest is missing: 0..3.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/model/vocabulary.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -33,7 +34,14 @@ Result<std::vector<llama_token>> Vocabulary::tokenize(std::string_view text) con
 }
 
 std::string Vocabulary::piece(llama_token token) const {
-  std::string text(32, '\0');
+  std::string text;
+  piece(token, text);
+  return text;
+}
+
+void Vocabulary::piece(llama_token token, std::string& text) const {
+  constexpr std::size_t kMostPieces = 32;  // in bytes; a longer one is asked for again
+  text.resize(std::max(text.capacity(), kMostPieces));
   std::int32_t count = llama_token_to_piece(vocab_, token, text.data(),
                                             static_cast<std::int32_t>(text.size()), 0, false);
   if (count < 0) {
@@ -42,7 +50,6 @@ std::string Vocabulary::piece(llama_token token) const {
                                  0, false);
   }
   text.resize(count < 0 ? 0 : static_cast<std::size_t>(count));
-  return text;
 }
 
 }  // namespace weir::model

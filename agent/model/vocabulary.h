@@ -7,6 +7,7 @@
 
 #include <llama.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,10 @@ class Vocabulary {
   /// The bytes that the token stands for; not necessarily whole UTF-8 characters. Control tokens
   /// have none.
   [[nodiscard]] std::string piece(llama_token token) const;
+  /// The same, into `text`, whose memory is used again.
+  void piece(llama_token token, std::string& text) const;
+
+  [[nodiscard]] std::int32_t size() const { return llama_vocab_n_tokens(vocab_); }
 
   [[nodiscard]] bool ends_generation(llama_token token) const {
     return llama_vocab_is_eog(vocab_, token);
