@@ -78,8 +78,7 @@ Status check_metadata(const ModelOptions& options) {
   return {};
 }
 
-Result<ModelHandle> load_weights(const ModelOptions& options,
-                                 const LoadedModel::Progress& progress) {
+Result<ModelHandle> load_file(const ModelOptions& options, const LoadedModel::Progress& progress) {
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
   params.load_mode = LLAMA_LOAD_MODE_MMAP;
@@ -141,13 +140,14 @@ std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(useful, cpus));
 }
 
-LoadedModel::LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t context_tokens)
+LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
+                         std::uint32_t context_tokens)
     : model_(std::move(model)),
       context_(std::move(context)),
       vocabulary_(llama_model_get_vocab(model_.get())),
       context_tokens_(context_tokens) {}
 
-Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progress& progress) {
+Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const Progress& progress) {
   init_llama();
   const auto file = inspect_gguf_file(options.path);
   if (!file) {
@@ -158,22 +158,38 @@ Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progres
     if (Status status = check_metadata(options); !status) {
       return std::move(status).error();
     }
-    auto model = load_weights(options, progress);
+    auto model = load_file(options, progress);
     if (!model) {
       return std::move(model).error();
     }
-    const auto trained =
-        static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model->get())));
-    const std::uint32_t context_tokens =
-        options.context_tokens.value_or(std::min(trained, kMostContextTokens));
-    auto context = make_context(options, model->get(), context_tokens, file->bytes);
-    if (!context) {
-      return std::move(context).error();
-    }
-    return LoadedModel(std::move(*model), std::move(*context), context_tokens);
+    return Weights{std::shared_ptr<llama_model>(std::move(*model)), file->bytes};
   } catch (const std::exception& failure) {
     return refused(options, failure.what());
   }
+}
+
+Result<LoadedModel> LoadedModel::make(const Weights& weights, const ModelOptions& options) {
+  try {
+    llama_model* const model = weights.model.get();
+    const auto trained = static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model)));
+    const std::uint32_t context_tokens =
+        options.context_tokens.value_or(std::min(trained, kMostContextTokens));
+    auto context = make_context(options, model, context_tokens, weights.file_bytes);
+    if (!context) {
+      return std::move(context).error();
+    }
+    return LoadedModel(weights.model, std::move(*context), context_tokens);
+  } catch (const std::exception& failure) {
+    return refused(options, failure.what());
+  }
+}
+
+Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progress& progress) {
+  const auto weights = load_weights(options, progress);
+  if (!weights) {
+    return weights.error();
+  }
+  return make(*weights, options);
 }
 
 }  // namespace weir::model

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A model in memory, ready to decode: the mmap'd weights, one context with its KV cache, and the
-// vocabulary.
+// vocabulary. The weights are shared: by other contexts over them, and by who still tokenizes.
 //
-// Thread-compatible: one engine thread loads, uses and frees it. Owns everything libllama
-// allocated for it. A file that cannot be served is an error with path and reason.
+// Thread-compatible: one engine thread loads, uses and frees it; the weights are only read, by any.
+// Owns everything libllama allocated for it. A file that cannot be served is an error with path and
+// reason.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -53,24 +55,37 @@ inline constexpr std::uint32_t kStepTokens = 512;
 /// The default for ModelOptions::threads, on a machine with `cpus` usable CPUs; at least 1.
 [[nodiscard]] std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus);
 
+/// The file in memory, without a context. Never changed once it is loaded.
+struct Weights {
+  std::shared_ptr<llama_model> model;  ///< not null
+  std::uint64_t file_bytes = 0;
+};
+
 class LoadedModel {
  public:
   /// Progress 0..1 on the calling thread; false stops the load.
   using Progress = std::function<bool(float)>;
 
+  static Result<Weights> load_weights(const ModelOptions& options, const Progress& progress);
+  /// A context of its own over the weights.
+  static Result<LoadedModel> make(const Weights& weights, const ModelOptions& options);
+  /// Both.
   static Result<LoadedModel> load(const ModelOptions& options, const Progress& progress);
 
   [[nodiscard]] llama_context* context() const { return context_.get(); }
   [[nodiscard]] llama_memory_t memory() const { return llama_get_memory(context_.get()); }
+  [[nodiscard]] const std::shared_ptr<llama_model>& weights() const { return model_; }
+  /// Valid as long as the weights.
   [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
   /// KV cells that one sequence may use; reserved for it, so sequences cannot starve each other.
   [[nodiscard]] std::uint32_t context_tokens() const { return context_tokens_; }
   [[nodiscard]] std::uint64_t parameters() const { return llama_model_n_params(model_.get()); }
 
  private:
-  LoadedModel(ModelHandle model, ContextHandle context, std::uint32_t context_tokens);
+  LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
+              std::uint32_t context_tokens);
 
-  ModelHandle model_;
+  std::shared_ptr<llama_model> model_;
   ContextHandle context_;  // after model_: freed first
   Vocabulary vocabulary_;
   std::uint32_t context_tokens_;
