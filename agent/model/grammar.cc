@@ -158,11 +158,10 @@ class GrammarParser {
       case '[':
       case ']':
       case '-':
-      case '^':
         return static_cast<std::uint32_t>(c);
       default:
         at_ -= 2;
-        fail(R"(unknown escape: there are \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH)");
+        fail(R"(unknown escape: there are \n \r \t \\ \" \[ \] \- \xHH \uHHHH \UHHHHHHHH)");
     }
   }
 
