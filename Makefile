@@ -178,7 +178,7 @@ $(BIN)/weir-bpf-tests: $(BPF_TEST_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
 
 CONFIG ?= deploy/config/weir.yaml
 SUITES ?= unit bpf e2e model
-TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep weir-dispatch weir-synth-model)
+TOOLS  := $(addprefix $(BIN)/,weir-delay-server weir-loadgen weir-connect-loop weir-ttfb-client weir-batch-sweep weir-dispatch weir-synth-model weir-stream-client)
 
 TOOL_OBJ := $(OBJ)/tests/tools/http_head.o $(OBJ)/tests/tools/socket.o
 
@@ -210,7 +210,11 @@ $(BIN)/weir-synth-model: $(OBJ)/tests/bench/synth_model.o $(OBJ)/tests/bench/syn
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine
+$(BIN)/weir-stream-client: $(OBJ)/tests/bench/stream_client.o $(TOOL_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -239,7 +243,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe batch dispatch http overload cancel
+BENCHES := steer observe batch dispatch http overload cancel engine
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -257,10 +261,17 @@ $(BENCHES:%=bench-%): bench-%:
 	$(Q)$(MAKE) bin tools
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$*.py
 
+bench-engine: llama-peers ## tokens per second and latencies beside llama-server and llama-batched-bench
 .PHONY: bench-storm
 bench-storm: deps ## a minute of everything that applications do to sockets: no gauge loses count (root)
 	$(Q)$(MAKE) $(NEEDS_bpf)
 	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
+
+# Without them the bench prints the agent's own figures.
+.PHONY: llama-peers
+LLAMA_PEERS := $(THIRD_PARTY)/llama-$(LLAMA_VERSION)-peers
+llama-peers:
+	$(Q)[ -e $(LLAMA_PEERS)/.built ] || deploy/build-llama.sh --peers $(abspath $(LLAMA_PEERS)) || true
 
 # Only what reads the configuration is instrumented; the rest comes from the library.
 CLANGXX      ?= clang++
