@@ -7,8 +7,9 @@
 //   {"target": "127.0.0.1:8080", "path": "/v1/completions", "timeout_s": 60,
 //    "clients": [{"requests": [{"at_ms": 0, "body": "{...}"}, ...]}, ...]}
 //
-// Every client is a connection that sends its requests one after the other, none before its time.
-// A request that ends later than `timeout_s` after the start ends everything. Prints one line:
+// Every client sends its requests one after the other, none before its time, each over a connection
+// of its own: not every server keeps one open after a stream. A request that ends later than
+// `timeout_s` after the start ends everything. Prints one line:
 //
 //   {"requests": [{"client": 0, "at_us": ..., "sent_us": ..., "end_us": ..., "texts_us": [...],
 //                  "prompt_tokens": ..., "completion_tokens": ..., "failure": ""}, ...]}
@@ -110,29 +111,21 @@ class Client {
     current_->at = std::max(planned.at, free_since_);
     reader_.begin();
     request_ = "POST " + scenario_.path + " HTTP/1.1\r\nHost: " + scenario_.target.to_string() +
-               "\r\nContent-Type: application/json\r\nContent-Length: " +
+               "\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " +
                std::to_string(planned.body.size()) + "\r\n\r\n" + planned.body;
     unsent_ = request_;
-    if (!socket_.open()) {
-      auto socket = tools::start_connect(scenario_.target);
-      if (!socket) return fail(socket.error().message, now);
-      socket_ = std::move(*socket);
-      epoll_event event{};
-      event.events = EPOLLIN | EPOLLOUT | EPOLLET;
-      event.data.ptr = this;
-      if (epoll_ctl(poller_, EPOLL_CTL_ADD, socket_.get(), &event) != 0) {
-        return fail("epoll_ctl", now);
-      }
-      return;  // writable when it is connected
-    }
-    send(now);
+    auto socket = tools::start_connect(scenario_.target);
+    if (!socket) return fail(socket.error().message, now);
+    socket_ = std::move(*socket);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+    event.data.ptr = this;
+    // Writable when it is connected.
+    if (epoll_ctl(poller_, EPOLL_CTL_ADD, socket_.get(), &event) != 0) fail("epoll_ctl", now);
   }
 
   void on_ready(std::uint32_t events, TimePoint now) {
-    if (!current_) {  // the server closed a connection that was idle
-      socket_.reset();
-      return;
-    }
+    if (!current_) return;  // told of a connection that is closed by now
     if ((events & EPOLLOUT) != 0 && !unsent_.empty()) send(now);
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) receive(now);
   }
@@ -168,12 +161,12 @@ class Client {
         if (errno != EAGAIN) fail("the connection failed", now);
         return;
       }
+      if (got == 0 && !reader_.begun()) return fail("closed before it answered", now);
       const auto state =
           got == 0 ? reader_.put_end() : reader_.put({chunk.data(), static_cast<std::size_t>(got)});
       if (got > 0) current_->texts.insert(current_->texts.end(), reader_.new_texts(), now - start_);
       if (state == ResponseReader::State::kDone) {
-        const bool keep = got > 0 && reader_.keep_alive();
-        if (!keep) socket_.reset();
+        socket_.reset();
         end(reader_.answer(), now);
       } else if (got == 0 || state == ResponseReader::State::kMalformed) {
         fail(got == 0 ? "closed early" : "malformed", now);
