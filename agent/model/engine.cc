@@ -10,13 +10,13 @@
 #include <utility>
 
 #include "agent/model/gguf_header.h"
+#include "agent/model/load_estimate.h"
+#include "agent/model/warm_up.h"
 
 namespace weir::model {
 
 namespace {
 
-constexpr Duration kFirstBackoff = std::chrono::seconds(5);
-constexpr Duration kLongestBackoff = std::chrono::seconds(60);
 // Files below load within a second or two from a disk; a progress line would be noise.
 constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
 
@@ -32,27 +32,32 @@ schedule::QueueOptions queue_options(const ModelOptions& options) {
 }  // namespace
 
 Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
-               schedule::WorkerPool& workers)
+               schedule::WorkerPool& workers, EngineHost* host)
     : options_(std::move(options)),
       clock_(clock),
       queue_(RequestQueue::create(queue_options(options_), options_.max_sequences, clock, timers)),
       workers_(workers),
-      backoff_(kFirstBackoff),
+      host_(host),
       load_wanted_(options_.preload) {
   info_.name = options_.name;
   info_.path = options_.path;
-  if (const auto file = inspect_gguf_file(options_.path)) {
-    info_.file_bytes = file->bytes;
-    info_.created_unix_seconds = file->modified_unix_seconds;
-  }
+  if (host_ != nullptr) queue_->poke_when_idle();
   thread_ = std::jthread([this] { run(); });
 }
 
 Engine::~Engine() {
+  abandon();
+  thread_.join();
+}
+
+void Engine::abandon() {
   stopping_.store(true, std::memory_order_relaxed);
   queue_->poke();
-  thread_.join();
-  queue_->close();
+}
+
+std::optional<FileStamp> Engine::stamp() const {
+  const std::lock_guard lock(mutex_);
+  return stamp_;
 }
 
 std::optional<Refusal> Engine::submit(std::shared_ptr<GenerationRequest> request) {
@@ -83,10 +88,15 @@ void Engine::run() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     const bool something_runs = runner_ && runner_->running() > 0;
     if (!runner_ && (take_load_wanted() || queue_->has_work())) {
-      load();
+      if (!load()) break;
     } else if (something_runs || queue_->has_work()) {
       step();
+    } else if (!queue_->idle()) {
+      queue_->wait_for_work();  // prompts are being tokenized
+    } else if (queue_->retired()) {
+      break;
     } else {
+      if (host_ != nullptr) host_->idle(*this);
       queue_->wait_for_work();
     }
   }
@@ -98,63 +108,94 @@ bool Engine::take_load_wanted() {
   return std::exchange(load_wanted_, false);
 }
 
-void Engine::load() {
+void Engine::set_state(ModelInfo::State state) {
+  const std::lock_guard lock(mutex_);
+  info_.state = state;
+}
+
+bool Engine::load() {
   const TimePoint start = clock_.now();
   {
     const std::lock_guard lock(mutex_);
     info_.state = ModelInfo::State::kLoading;
-    info_.load_progress = 0;
-    info_.failure.clear();
     ++info_.loads;
+    stamp_ = file_stamp(options_.path);
   }
-  queue_->accept();
+  auto model = load_file();
+  const TimePoint loaded_at = clock_.now();
+  if (model) {
+    set_state(ModelInfo::State::kWarming);
+    if (host_ != nullptr) host_->loaded(*this);
+    if (Status warmed = warm_up(*model, stopping_); !warmed) model = std::move(warmed).error();
+  }
+  if (!model) {
+    fail_load(model.error());
+    return false;
+  }
+  runner_ = std::make_unique<BatchRunner>(std::move(*model), clock_, stopping_);
+  tokenizer_.emplace(*queue_, runner_->model(), workers_);
+  ModelInfo info;
+  {
+    const std::lock_guard lock(mutex_);
+    info_.state = ModelInfo::State::kReady;
+    info_.load_progress = 1;
+    info_.parameters = runner_->model().parameters();
+    info_.context_tokens = runner_->model().context_tokens();
+    info = info_;
+  }
+  const auto ms = [](Duration took) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
+  };
+  spdlog::info(
+      "model loaded name={} path={} ms={} warm_ms={} bytes={} parameters={} sequences={} "
+      "context_tokens={}",
+      info.name, info.path, ms(loaded_at - start), ms(clock_.now() - loaded_at), info.file_bytes,
+      info.parameters, options_.max_sequences, info.context_tokens);
+  if (host_ != nullptr) host_->warmed(*this);
+  return true;
+}
+
+Result<LoadedModel> Engine::load_file() {
+  const auto reserve = [this](std::uint64_t bytes) -> Status {
+    if (host_ == nullptr) return {};
+    Status reserved = host_->reserve(*this, bytes);
+    no_memory_ = !reserved.ok();
+    return reserved;
+  };
   const auto file = inspect_gguf_file(options_.path);
-  if (file) {
+  if (!file) return file.error();
+  {
     const std::lock_guard lock(mutex_);
     info_.file_bytes = file->bytes;
     info_.created_unix_seconds = file->modified_unix_seconds;
   }
+  if (Status reserved = reserve(estimate_bytes(options_, file->bytes, nullptr)); !reserved) {
+    return std::move(reserved).error();
+  }
   logged_tenths_ = 0;
-  auto loaded =
-      LoadedModel::load(options_, [this](float progress) { return on_progress(progress); });
-  const TimePoint now = clock_.now();
-  if (loaded) {
-    runner_ = std::make_unique<BatchRunner>(std::move(*loaded), clock_, stopping_);
-    tokenizer_.emplace(*queue_, runner_->model(), workers_);
-    backoff_ = kFirstBackoff;
-    ModelInfo loaded_info;
-    {
-      const std::lock_guard lock(mutex_);
-      info_.state = ModelInfo::State::kReady;
-      info_.load_progress = 1;
-      info_.parameters = runner_->model().parameters();
-      info_.context_tokens = runner_->model().context_tokens();
-      loaded_info = info_;
-    }
-    spdlog::info(
-        "model loaded name={} path={} ms={} bytes={} parameters={} sequences={} context_tokens={}",
-        loaded_info.name, loaded_info.path,
-        std::chrono::duration_cast<std::chrono::milliseconds>(now - start).count(),
-        loaded_info.file_bytes, loaded_info.parameters, options_.max_sequences,
-        loaded_info.context_tokens);
-    return;
-  }
+  auto weights =
+      LoadedModel::load_weights(options_, [this](float progress) { return on_progress(progress); });
+  if (!weights) return std::move(weights).error();
+  const std::uint64_t bytes = estimate_bytes(options_, file->bytes, weights->model.get());
+  if (Status reserved = reserve(bytes); !reserved) return std::move(reserved).error();
+  return LoadedModel::make(*weights, options_);
+}
+
+void Engine::fail_load(const Error& error) {
   if (stopping_.load(std::memory_order_relaxed)) {
-    return;  // on_progress() stopped it; stop() tells the listeners
+    return;  // which ended the load; stop() tells the listeners
   }
-  const std::string& reason = loaded.error().message;
-  const std::string told = "the model could not be loaded: " + reason;
   {
     const std::lock_guard lock(mutex_);
     info_.state = ModelInfo::State::kFailed;
-    info_.failure = reason;
+    info_.failure = error.message;
   }
-  // First refuse: nobody may slip in between and wait for a load that is not tried.
-  queue_->refuse_until(now + backoff_, told);
-  spdlog::error("model load failed name={} retry_s={} reason=\"{}\"", options_.name,
-                std::chrono::duration_cast<std::chrono::seconds>(backoff_).count(), reason);
-  backoff_ = std::min(backoff_ * 2, kLongestBackoff);
-  queue_->fail_waiting(make_error(Code::kUnavailable, told));
+  spdlog::error("model load failed name={} reason=\"{}\"", options_.name, error.message);
+  // First the host: nobody may slip in between and wait for a load that is not tried.
+  if (host_ != nullptr) host_->load_failed(*this, error, no_memory_);
+  queue_->retire(/*if_idle=*/false);
+  queue_->fail_waiting(make_error(no_memory_ ? Code::kResourceExhausted : Code::kUnavailable,
+                                  "the model could not be loaded: " + error.message));
 }
 
 bool Engine::on_progress(float progress) {
@@ -169,6 +210,7 @@ bool Engine::on_progress(float progress) {
     logged_tenths_ = tenths;
     spdlog::info("model loading name={} percent={}", options_.name, tenths * 10);
   }
+  if (host_ != nullptr) host_->load_progressed(*this, progress);
   return !stopping_.load(std::memory_order_relaxed);
 }
 
@@ -208,12 +250,17 @@ void Engine::settle(StepReport& report) {
 
 void Engine::stop() {
   const Error error = make_error(Code::kUnavailable, "the agent is stopping");
+  queue_->retire(/*if_idle=*/false);
   StepReport report;
   if (runner_) {
     runner_->fail_all(error, report);
   }
   settle(report);
   queue_->fail_waiting(error);
+  tokenizer_.reset();
+  runner_.reset();
+  queue_->close();
+  if (host_ != nullptr) host_->released(*this);
 }
 
 }  // namespace weir::model

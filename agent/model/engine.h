@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One model and its engine thread: requests wait in a RequestQueue, the thread loads the model when
-// the first one comes, and decodes as many together as there are sequences. Prompts are tokenized
-// while they wait, not on this thread (prompt_tokenizer.h).
+// One version of a model and its engine thread: requests wait in a RequestQueue, the thread loads
+// and warms the model when the first one comes, and decodes as many together as there are
+// sequences. Prompts are tokenized while they wait, not on this thread (prompt_tokenizer.h). It is
+// loaded once at most: whoever wants it again makes another one (managed_model.h).
 //
 // Thread-safe: submit(), begin_drain(), wait_idle(), info() and predicted_wait() from any thread;
-// none of them waits for the model. Owns queue, model and thread; a request that outlives it may
-// still be cancelled. Every accepted request's listener hears exactly one end, outside every lock;
-// the destructor ends what is left with kUnavailable. A failed load ends the requests that waited
-// for it and is tried again by the first submit() after a backoff of 5 s that doubles up to 60 s;
-// until then submits are refused.
+// none of them waits for the model. Owns model and thread, and shares the queue; a request that
+// outlives it may still be cancelled. Every accepted request's listener hears exactly one end,
+// outside every lock; the destructor ends what is left with kUnavailable. A failed load ends the
+// requests that waited for it, and the thread; submits are refused from then on.
 #pragma once
 
 #include <atomic>
@@ -23,6 +23,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/model/batch_runner.h"
+#include "agent/model/file_stamp.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/prompt_tokenizer.h"
@@ -33,12 +34,31 @@
 
 namespace weir::model {
 
+class Engine;
+
+/// Hears what becomes of an engine, on its thread, outside its locks; nothing after released().
+class EngineHost {
+ public:
+  virtual ~EngineHost() = default;
+  /// The engine is about to take this much memory in all, more than it said before. May wait, and
+  /// evict others. An error: it cannot have it.
+  virtual Status reserve(const Engine& engine, std::uint64_t bytes) = 0;
+  virtual void load_progressed(const Engine& engine, float progress) = 0;
+  virtual void loaded(const Engine& engine) = 0;  ///< warms now
+  virtual void warmed(const Engine& engine) = 0;  ///< serves now
+  /// Before those that waited hear of it. `no_memory`: reserve() said so.
+  virtual void load_failed(const Engine& engine, const Error& error, bool no_memory) = 0;
+  virtual void idle(const Engine& engine) = 0;  ///< it has no request, at least had none just now
+  virtual void released(const Engine& engine) = 0;  ///< what it had is freed, its thread ends
+};
+
 class Engine final : public Runner {
  public:
-  /// Precondition: valid options (Registry::create() checks them). Clock, timers and workers must
-  /// outlive this.
+  /// Precondition: valid options (Registry::create() checks them). Clock, timers, workers and host,
+  /// which may be null, must outlive this. Throws std::system_error when the system has no more
+  /// threads.
   Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
-         schedule::WorkerPool& workers);
+         schedule::WorkerPool& workers, EngineHost* host = nullptr);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
   ~Engine() override;
@@ -49,9 +69,21 @@ class Engine final : public Runner {
   [[nodiscard]] ModelInfo info() const override;
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const override;
 
+  /// Once it is retired and idle, the thread frees the model and ends.
+  [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
+  /// Ends everything now, a load in progress too. Waits for nothing.
+  void abandon();
+  [[nodiscard]] bool abandoned() const { return stopping_.load(std::memory_order_relaxed); }
+  /// Of the file that is loaded, or was tried; unset before.
+  [[nodiscard]] std::optional<FileStamp> stamp() const;
+
  private:
   void run();
-  void load();
+  /// False: it failed, and the thread is to end.
+  bool load();
+  Result<LoadedModel> load_file();
+  void fail_load(const Error& error);
+  void set_state(ModelInfo::State state);
   bool on_progress(float progress);
   void step();
   void stop();
@@ -64,18 +96,20 @@ class Engine final : public Runner {
   const Clock& clock_;
   const std::shared_ptr<RequestQueue> queue_;  // not null
   schedule::WorkerPool& workers_;
+  EngineHost* const host_;  ///< may be null
 
   // Engine thread only.
   std::unique_ptr<BatchRunner> runner_;       ///< null until loaded
-  std::optional<PromptTokenizer> tokenizer_;  ///< unset until then; uses its model
-  Duration backoff_;                          ///< after the next failed load
+  std::optional<PromptTokenizer> tokenizer_;  ///< unset until then
+  bool no_memory_ = false;                    ///< why the load failed
   int logged_tenths_ = 0;                     ///< of the load in progress
 
   std::atomic<bool> stopping_{false};  ///< read by the abort callback
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  ModelInfo info_;            ///< all but what the queue knows
+  ModelInfo info_;  ///< all but what the queue knows
+  std::optional<FileStamp> stamp_;
   bool load_wanted_ = false;  ///< load without a request
 
   std::jthread thread_;  // last: runs while the rest lives

@@ -60,12 +60,51 @@ std::uint64_t estimated_tokens(const GenerationRequest& request) {
   return (request.prompt.size() + kBytesPerToken - 1) / kBytesPerToken + request.max_tokens;
 }
 
+std::string_view to_string(UnloadCause cause) {
+  switch (cause) {
+    case UnloadCause::kIdle:
+      return "idle";
+    case UnloadCause::kExplicit:
+      return "explicit";
+    case UnloadCause::kEvicted:
+      return "evicted";
+    case UnloadCause::kReplaced:
+      return "replaced";
+  }
+  return "unknown";
+}
+
+void ModelInfo::add_counts(const ModelInfo& version) {
+  queued += version.queued;
+  queued_tokens += version.queued_tokens;
+  overdue += version.overdue;
+  running += version.running;
+  resting += version.resting;
+  accepted += version.accepted;
+  completed += version.completed;
+  failed += version.failed;
+  cancelled += version.cancelled;
+  expired += version.expired;
+  for (std::size_t i = 0; i < refused.size(); ++i) refused[i] += version.refused[i];
+  promoted += version.promoted;
+  for (std::size_t i = 0; i < queue_wait.counts.size(); ++i) {
+    queue_wait.counts[i] += version.queue_wait.counts[i];
+  }
+  queue_wait.sum += version.queue_wait.sum;
+  prompt_tokens += version.prompt_tokens;
+  completion_tokens += version.completion_tokens;
+  decode_steps += version.decode_steps;
+  decode_aborts += version.decode_aborts;
+}
+
 std::string_view to_string(ModelInfo::State state) {
   switch (state) {
     case ModelInfo::State::kUnloaded:
       return "unloaded";
     case ModelInfo::State::kLoading:
       return "loading";
+    case ModelInfo::State::kWarming:
+      return "warming";
     case ModelInfo::State::kReady:
       return "ready";
     case ModelInfo::State::kFailed:

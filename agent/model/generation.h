@@ -171,20 +171,38 @@ struct GenerationRequest {
 /// four bytes of the prompt, and all that may be generated.
 [[nodiscard]] std::uint64_t estimated_tokens(const GenerationRequest& request);
 
+/// Why a version of a model was let go.
+enum class UnloadCause {
+  kIdle,      ///< nobody asked for it within keep_alive
+  kExplicit,  ///< somebody told so
+  kEvicted,   ///< another one needed its memory
+  kReplaced,  ///< its next version took over
+};
+inline constexpr std::size_t kUnloadCauses = static_cast<std::size_t>(UnloadCause::kReplaced) + 1;
+[[nodiscard]] std::string_view to_string(UnloadCause cause);
+
 struct ModelInfo {
-  enum class State { kUnloaded, kLoading, kReady, kFailed, kDraining };
+  enum class State { kUnloaded, kLoading, kWarming, kReady, kFailed, kDraining };
   std::string name;
   std::string kind = "llama";  ///< the executor, as the configuration names it
   std::string path;            ///< empty: has no file
   State state = State::kUnloaded;
-  float load_progress = 0;       ///< 0..1
-  std::string failure;           ///< why, when kFailed
-  std::uint64_t parameters = 0;  ///< 0 until loaded
+  float load_progress = 0;  ///< 0..1
+  std::string failure;      ///< why, when kFailed, or of the last load that found no memory
+  bool disabled = false;    ///< unloaded explicitly: requests are refused
+  /// Of the file's next version, that loads beside this one; unset: none does.
+  std::optional<float> successor_progress;
+  std::string successor_failure;         ///< why the last one failed; empty: it did not
+  std::uint64_t memory_bytes = 0;        ///< reckoned for what is loaded; 0 when nothing is
+  std::optional<Duration> since_used{};  ///< since its last request ended; 0 while it has some
+  std::uint64_t parameters = 0;          ///< 0 until loaded
   std::uint64_t file_bytes = 0;
   std::uint32_t context_tokens = 0;       ///< per sequence; 0 until loaded
   std::int64_t created_unix_seconds = 0;  ///< file modification time
   // Gauges and cumulative counters.
   std::uint64_t loads = 0;  ///< attempts to load the file
+  std::uint64_t load_failures = 0;
+  std::array<std::uint64_t, kUnloadCauses> unloads{};  ///< by UnloadCause
   std::uint32_t queued = 0;
   std::uint64_t queued_tokens = 0;  ///< estimated
   std::uint32_t overdue = 0;        ///< of those queued: aged through all levels
@@ -203,6 +221,10 @@ struct ModelInfo {
   std::uint64_t decode_steps = 0;
   std::uint64_t decode_aborts = 0;                ///< because of cancelled requests
   std::optional<schedule::BatchReading> batches;  ///< one-shot work only
+
+  /// Adds what an earlier or another version of the same model counts, requests in progress
+  /// included; not loads and unloads. A new counter belongs there as well.
+  void add_counts(const ModelInfo& version);
 };
 [[nodiscard]] std::string_view to_string(ModelInfo::State state);
 

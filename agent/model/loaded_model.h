@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/model/identity.h"
 #include "agent/model/llama_handles.h"
@@ -36,6 +37,8 @@ struct ModelOptions {
   /// file.
   std::optional<std::uint32_t> threads;
   bool preload = false;  ///< load at start, not at the first request
+  /// Unload after so long without a request; zero: as soon as there is none. Unset: never.
+  std::optional<Duration> keep_alive;
   /// Order and further bounds of the queue; of `queue.all.max_requests` max_queue is in force.
   schedule::QueueOptions queue;
 };

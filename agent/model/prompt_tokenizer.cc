@@ -3,64 +3,93 @@
 
 #include <fmt/format.h>
 
-#include <memory>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
 #include <utility>
+#include <vector>
+
+#include "agent/base/result.h"
 
 namespace weir::model {
 
+/// Shared by the queue's function and the tasks.
+class PromptTokenizer::Core : public std::enable_shared_from_this<Core> {
+ public:
+  Core(RequestQueue& queue, const LoadedModel& model, schedule::WorkerPool& workers)
+      : queue_(queue.weak_from_this()),
+        workers_(workers),
+        weights_(model.weights()),
+        vocabulary_(model.vocabulary()),
+        context_tokens_(model.context_tokens()) {}
+
+  void begin(RequestQueue::Ticket ticket, std::size_t prompt_bytes) {
+    if (prompt_bytes <= kShortPromptBytes) {
+      tokenize(ticket);
+      return;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      ++in_hand_;
+    }
+    schedule::Task task([self = shared_from_this(), ticket] {
+      self->tokenize(ticket);
+      const std::lock_guard lock(self->mutex_);
+      if (--self->in_hand_ == 0) self->none_in_hand_.notify_all();
+    });
+    if (workers_.submit(std::move(task)) != schedule::WorkerPool::Submitted::kAccepted) {
+      std::move(task)();
+    }
+  }
+
+  void wait() {
+    std::unique_lock lock(mutex_);
+    none_in_hand_.wait(lock, [this] { return in_hand_ == 0; });
+  }
+
+ private:
+  void tokenize(RequestQueue::Ticket ticket) {
+    const auto queue = queue_.lock();
+    if (!queue) return;
+    if (const auto request = queue->waiting(ticket)) {
+      queue->prepared(ticket, tokens_of(request->prompt));
+    }
+  }
+
+  [[nodiscard]] Result<std::vector<std::int32_t>> tokens_of(const std::string& prompt) const {
+    auto tokens = vocabulary_.tokenize(prompt);
+    if (!tokens) return std::move(tokens).error();
+    if (tokens->empty()) return make_error(Code::kInvalidArgument, "the prompt is empty");
+    if (tokens->size() > context_tokens_) {
+      return make_error(Code::kInvalidArgument,
+                        fmt::format("the prompt has {} tokens; the context of this model holds {}",
+                                    tokens->size(), context_tokens_));
+    }
+    tokens->shrink_to_fit();  // it may wait for long
+    return tokens;
+  }
+
+  // Constant after construction.
+  const std::weak_ptr<RequestQueue> queue_;  // which has the function that owns this
+  schedule::WorkerPool& workers_;
+  const std::shared_ptr<llama_model> weights_;
+  const Vocabulary vocabulary_;
+  const std::uint32_t context_tokens_;
+
+  std::mutex mutex_;
+  std::condition_variable none_in_hand_;
+  std::size_t in_hand_ = 0;  ///< by the pool; guarded by mutex_
+};
+
 PromptTokenizer::PromptTokenizer(RequestQueue& queue, const LoadedModel& model,
                                  schedule::WorkerPool& workers)
-    : queue_(queue),
-      workers_(workers),
-      vocabulary_(model.vocabulary()),
-      context_tokens_(model.context_tokens()) {
-  queue_.prepare_with([this](RequestQueue::Ticket ticket, const GenerationRequest& request) {
-    begin(ticket, request.prompt.size());
+    : core_(std::make_shared<Core>(queue, model, workers)) {
+  queue.prepare_with([core = core_](RequestQueue::Ticket ticket, const GenerationRequest& request) {
+    core->begin(ticket, request.prompt.size());
   });
 }
 
-PromptTokenizer::~PromptTokenizer() {
-  std::unique_lock lock(mutex_);
-  none_in_hand_.wait(lock, [this] { return in_hand_ == 0; });
-}
-
-void PromptTokenizer::begin(RequestQueue::Ticket ticket, std::size_t prompt_bytes) {
-  if (prompt_bytes <= kShortPromptBytes) {
-    tokenize(ticket);
-    return;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    ++in_hand_;
-  }
-  schedule::Task task([this, ticket] {
-    tokenize(ticket);
-    const std::lock_guard lock(mutex_);
-    // Under the lock: who waits destroys this as soon as it can.
-    if (--in_hand_ == 0) none_in_hand_.notify_all();
-  });
-  if (workers_.submit(std::move(task)) != schedule::WorkerPool::Submitted::kAccepted) {
-    std::move(task)();
-  }
-}
-
-void PromptTokenizer::tokenize(RequestQueue::Ticket ticket) {
-  if (const auto request = queue_.waiting(ticket)) {
-    queue_.prepared(ticket, tokens_of(request->prompt));
-  }
-}
-
-Result<std::vector<std::int32_t>> PromptTokenizer::tokens_of(const std::string& prompt) const {
-  auto tokens = vocabulary_.tokenize(prompt);
-  if (!tokens) return std::move(tokens).error();
-  if (tokens->empty()) return make_error(Code::kInvalidArgument, "the prompt is empty");
-  if (tokens->size() > context_tokens_) {
-    return make_error(Code::kInvalidArgument,
-                      fmt::format("the prompt has {} tokens; the context of this model holds {}",
-                                  tokens->size(), context_tokens_));
-  }
-  tokens->shrink_to_fit();  // it may wait for long
-  return tokens;
-}
+PromptTokenizer::~PromptTokenizer() { core_->wait(); }
 
 }  // namespace weir::model

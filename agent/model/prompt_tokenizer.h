@@ -4,20 +4,18 @@
 // prompts, on the threads of the worker pool, and tells the queue. A short prompt is tokenized by
 // whoever submits it, which costs less than to hand it over.
 //
-// Thread-safe: what the queue calls, from any thread. Borrows the queue, the pool and the model,
-// which must outlive it; the destructor waits for the prompts in hand, which the pool must still be
-// running for. Whoever has left the queue is not tokenized any more. A prompt that is empty or
-// longer than the context ends its request with kInvalidArgument. When the pool takes no more, the
-// submitting thread does it.
+// Thread-safe: what the queue calls, from any thread. Shares the model's weights, and borrows queue
+// and pool, which must outlive it; the destructor waits for the prompts in hand, which the pool
+// must still be running for. A submit() that is under way meanwhile may tokenize a last one of a
+// request that has left already: so the weights go with the queue's last call at the earliest.
+// Whoever has left the queue is not tokenized any more. A prompt that is empty or longer than the
+// context ends its request with kInvalidArgument. When the pool takes no more, the submitting
+// thread does it.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
-#include <cstdint>
-#include <mutex>
-#include <vector>
+#include <memory>
 
-#include "agent/base/result.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/request_queue.h"
 #include "agent/schedule/worker_pool.h"
@@ -27,7 +25,7 @@ namespace weir::model {
 class PromptTokenizer {
  public:
   /// Begins with what waits already. Once for a queue: what is submitted later comes here as well,
-  /// so nothing may be submitted any more when this is destroyed.
+  /// so nothing may be accepted any more when this is destroyed.
   PromptTokenizer(RequestQueue& queue, const LoadedModel& model, schedule::WorkerPool& workers);
   PromptTokenizer(const PromptTokenizer&) = delete;
   PromptTokenizer& operator=(const PromptTokenizer&) = delete;
@@ -38,19 +36,8 @@ class PromptTokenizer {
   static constexpr std::size_t kShortPromptBytes = 512;
 
  private:
-  void begin(RequestQueue::Ticket ticket, std::size_t prompt_bytes);
-  void tokenize(RequestQueue::Ticket ticket);
-  [[nodiscard]] Result<std::vector<std::int32_t>> tokens_of(const std::string& prompt) const;
-
-  // Constant after construction.
-  RequestQueue& queue_;
-  schedule::WorkerPool& workers_;
-  const Vocabulary vocabulary_;
-  const std::uint32_t context_tokens_;
-
-  std::mutex mutex_;
-  std::condition_variable none_in_hand_;
-  std::size_t in_hand_ = 0;  ///< by the pool; guarded by mutex_
+  class Core;
+  const std::shared_ptr<Core> core_;
 };
 
 }  // namespace weir::model

@@ -47,7 +47,8 @@ RequestQueue::RequestQueue(schedule::QueueOptions options, std::size_t concurren
       clock_(clock),
       timers_(timers),
       queue_(std::move(options)),
-      rate_(clock) {}
+      rate_(clock),
+      idle_since_(clock.now()) {}
 
 std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> request) {
   const schedule::QueueKey key{request->priority, request->deadline, request->tenant,
@@ -57,6 +58,9 @@ std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> r
   std::shared_ptr<const Prepare> prepare;
   {
     const std::lock_guard lock(mutex_);
+    if (retired_) {
+      return Refusal{RefusalReason::kDraining, "this version of the model is let go", std::nullopt};
+    }
     const TimePoint now = clock_.now();
     auto refusal = refusal_locked(*request, key, now);
     if (!refusal) {
@@ -202,6 +206,34 @@ void RequestQueue::cancelled(Ticket ticket) {
 void RequestQueue::begin_drain() {
   const std::lock_guard lock(mutex_);
   draining_ = true;
+}
+
+bool RequestQueue::retire(bool if_idle) {
+  const std::lock_guard lock(mutex_);
+  if (if_idle && outstanding_ > 0) return false;
+  retired_ = poke_when_idle_ = poked_ = true;
+  work_.notify_one();
+  return true;
+}
+
+bool RequestQueue::retired() const {
+  const std::lock_guard lock(mutex_);
+  return retired_;
+}
+
+std::optional<TimePoint> RequestQueue::idle_since() const {
+  const std::lock_guard lock(mutex_);
+  return outstanding_ == 0 ? std::optional(idle_since_) : std::nullopt;
+}
+
+bool RequestQueue::served() const {
+  const std::lock_guard lock(mutex_);
+  return accepted_ > 0;
+}
+
+void RequestQueue::poke_when_idle() {
+  const std::lock_guard lock(mutex_);
+  poke_when_idle_ = true;
 }
 
 bool RequestQueue::wait_idle(TimePoint deadline) {
@@ -352,12 +384,14 @@ void RequestQueue::accept() {
 
 void RequestQueue::close() {
   std::optional<schedule::TimerThread::Timer> timer;
+  std::shared_ptr<const Prepare> prepare;  // what it owns goes outside the lock
   {
     std::unique_lock lock(mutex_);
     closed_ = true;
     timer = std::exchange(timer_, std::nullopt);
     // Somebody else may be about to tell an end.
     idle_.wait(lock, [this] { return outstanding_ == 0; });
+    prepare = std::exchange(prepare_, nullptr);
   }
   if (timer) timers_.cancel(*timer);
 }
@@ -410,7 +444,12 @@ void RequestQueue::finish(const std::vector<Outcome>& outcomes) {
   }
   const std::lock_guard lock(mutex_);
   outstanding_ -= outcomes.size();
-  if (outstanding_ == 0) idle_.notify_all();
+  if (outstanding_ > 0) return;
+  idle_since_ = clock_.now();
+  idle_.notify_all();
+  if (!poke_when_idle_) return;
+  poked_ = true;
+  work_.notify_one();
 }
 
 }  // namespace weir::model

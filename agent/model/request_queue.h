@@ -82,6 +82,21 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// Every submit is refused with kDraining from now on.
   void begin_drain();
 
+  /// Every submit is refused, and not counted, from now on: the caller has another queue to go to.
+  /// With `if_idle` only when no accepted request is unfinished; otherwise nothing happens and this
+  /// is false. Pokes the executor, which may end once idle() is true.
+  bool retire(bool if_idle);
+  [[nodiscard]] bool retired() const;
+
+  /// Whether every accepted request has ended.
+  [[nodiscard]] bool idle() const { return idle_since().has_value(); }
+  /// Since when that is so, at first since create(); unset while it is not.
+  [[nodiscard]] std::optional<TimePoint> idle_since() const;
+  /// Whether anything was ever accepted.
+  [[nodiscard]] bool served() const;
+  /// From now on the executor is poked whenever the last request has ended.
+  void poke_when_idle();
+
   /// Waits until every accepted request has ended; false when `deadline` (real time) came first.
   [[nodiscard]] bool wait_idle(TimePoint deadline);
 
@@ -89,7 +104,7 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const;
 
   /// Until this is called, requests wait unprepared; `prepare` hears of those at once, on this
-  /// thread. At most once, with a function that can be called until close().
+  /// thread. At most once. What the function owns goes after close(), with the last call of it.
   void prepare_with(Prepare prepare);
 
   /// Null when the request has left already.
@@ -177,6 +192,9 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   std::optional<TimePoint> refuse_until_;
   std::string refuse_why_;
   bool draining_ = false;
+  bool retired_ = false;
+  bool poke_when_idle_ = false;
+  TimePoint idle_since_;  ///< when outstanding_ became 0 last
   bool poked_ = false;
   bool closed_ = false;
   std::size_t held_ = 0;         ///< taken and not settled

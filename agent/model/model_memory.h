@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who of the models has how much of the memory that they share: a load asks first, and models that
+// nobody uses go in its favour, the least recently used first. A model with requests never goes: a
+// load that would need its memory is refused, and may be tried again later. It waits for memory
+// that others are giving back already.
+//
+// Thread-safe. Calls the functions that it was given outside its lock, on the thread that reserves.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/model/eviction.h"
+
+namespace weir::model {
+
+class ModelMemory {
+ public:
+  struct Candidate {
+    Evictable what;
+    std::function<bool()> evict;  ///< false: it has a request by now. Calls releasing().
+  };
+  using Candidates = std::function<std::vector<Candidate>()>;
+  using Holder = const void*;
+
+  /// `budget_bytes` unset: no bound.
+  ModelMemory(std::optional<std::uint64_t> budget_bytes, Candidates candidates)
+      : budget_(budget_bytes), candidates_(std::move(candidates)) {}
+
+  /// Sets aside what `holder` will have in all; waits while others give back what is missing.
+  /// kResourceExhausted: it cannot have it now, or never. kCancelled: `stopping` became true.
+  Status reserve(Holder holder, std::uint64_t bytes, const std::function<bool()>& stopping);
+  /// What the holder has will be released, without anybody else's doing.
+  void releasing(Holder holder);
+  void release(Holder holder);
+
+  [[nodiscard]] std::optional<std::uint64_t> budget() const { return budget_; }
+  [[nodiscard]] std::uint64_t reserved() const;
+
+ private:
+  struct Share {
+    std::uint64_t bytes = 0;
+    bool releasing = false;
+  };
+  /// Bytes missing for `bytes` in all, and of these, bytes that are being released.
+  struct Shortage {
+    std::uint64_t missing = 0;
+    std::uint64_t coming = 0;
+    std::uint64_t others = 0;
+  };
+  [[nodiscard]] Shortage shortage_locked(Holder holder, std::uint64_t bytes) const;
+
+  const std::optional<std::uint64_t> budget_;
+  const Candidates candidates_;
+  mutable std::mutex mutex_;
+  std::condition_variable released_;
+  std::map<Holder, Share> shares_;  ///< guarded by mutex_
+};
+
+}  // namespace weir::model
