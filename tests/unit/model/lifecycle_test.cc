@@ -41,7 +41,7 @@ struct Model : Lifecycle {
   }
 };
 
-TEST(Lifecycle, FirstRequestLoadsAndTheOthersWait) {
+TEST(ModelLifecycle, FirstRequestLoadsAndTheOthersWait) {
   Model model;
   EXPECT_EQ(model.state(), State::kUnloaded);
   EXPECT_EQ(model.asked_at(kStart), Action::kStart);
@@ -58,7 +58,7 @@ TEST(Lifecycle, FirstRequestLoadsAndTheOthersWait) {
   EXPECT_EQ(model.load(false), Action::kNone);
 }
 
-TEST(Lifecycle, FailedLoadBacksOffTwiceAsLongEachTimeUpToAMinute) {
+TEST(ModelLifecycle, FailedLoadBacksOffTwiceAsLongEachTimeUpToAMinute) {
   Model model;
   TimePoint now = kStart;
   for (const int backoff_s : {5, 10, 20, 40, 60, 60}) {
@@ -81,7 +81,7 @@ TEST(Lifecycle, FailedLoadBacksOffTwiceAsLongEachTimeUpToAMinute) {
   EXPECT_EQ(model.refused_at(now).retry_after, seconds(5));  // it had worked in between
 }
 
-TEST(Lifecycle, WhatIsToldToLoadDoesNotWaitForTheBackoff) {
+TEST(ModelLifecycle, WhatIsToldToLoadDoesNotWaitForTheBackoff) {
   Model model;
   EXPECT_EQ(model.asked_at(kStart), Action::kStart);
   model.failed(kStart, "torn");
@@ -89,7 +89,7 @@ TEST(Lifecycle, WhatIsToldToLoadDoesNotWaitForTheBackoff) {
   EXPECT_EQ(model.state(), State::kLoading);
 }
 
-TEST(Lifecycle, OnlyAWantedModelIsTriedAgainUnasked) {
+TEST(ModelLifecycle, OnlyAWantedModelIsTriedAgainUnasked) {
   for (const bool wanted : {false, true}) {
     Model model({.name = "m", .keep_alive = {}, .wanted = wanted});
     EXPECT_EQ(model.asked_at(kStart), Action::kStart);
@@ -100,7 +100,7 @@ TEST(Lifecycle, OnlyAWantedModelIsTriedAgainUnasked) {
   }
 }
 
-TEST(Lifecycle, IdleModelIsUnloadedAfterKeepAlive) {
+TEST(ModelLifecycle, IdleModelIsUnloadedAfterKeepAlive) {
   Model model({.name = "m", .keep_alive = seconds(30)});
   model.make_ready();
   EXPECT_EQ(model.next_tick({}, true), std::nullopt);  // it has requests
@@ -114,21 +114,21 @@ TEST(Lifecycle, IdleModelIsUnloadedAfterKeepAlive) {
   EXPECT_EQ(model.asked_at(kStart + seconds(31)), Action::kStart);
 }
 
-TEST(Lifecycle, KeepAliveOfZeroUnloadsAfterARequestButNotBefore) {
+TEST(ModelLifecycle, KeepAliveOfZeroUnloadsAfterARequestButNotBefore) {
   Model model({.name = "m", .keep_alive = Duration::zero()});
   model.make_ready();
   EXPECT_EQ(model.tick(kStart + seconds(60), kStart, false), Action::kNone);
   EXPECT_EQ(model.tick(kStart, kStart, true), Action::kRetireIfIdle);
 }
 
-TEST(Lifecycle, WithoutKeepAliveItStays) {
+TEST(ModelLifecycle, WithoutKeepAliveItStays) {
   Model model;
   model.make_ready();
   EXPECT_EQ(model.next_tick(kStart, true), std::nullopt);
   EXPECT_EQ(model.tick(kStart + std::chrono::hours(1000), kStart, true), Action::kNone);
 }
 
-TEST(Lifecycle, ExplicitlyUnloadedRefusesUntilItIsLoadedAgain) {
+TEST(ModelLifecycle, ExplicitlyUnloadedRefusesUntilItIsLoadedAgain) {
   Model model;
   model.make_ready();
   EXPECT_EQ(model.unload(), Action::kDrain);
@@ -144,7 +144,7 @@ TEST(Lifecycle, ExplicitlyUnloadedRefusesUntilItIsLoadedAgain) {
   EXPECT_EQ(model.state(), State::kLoading);
 }
 
-TEST(Lifecycle, MayBeLoadedAgainWhileItDrains) {
+TEST(ModelLifecycle, MayBeLoadedAgainWhileItDrains) {
   Model model;
   model.make_ready();
   EXPECT_EQ(model.unload(), Action::kDrain);
@@ -153,7 +153,7 @@ TEST(Lifecycle, MayBeLoadedAgainWhileItDrains) {
   EXPECT_EQ(model.state(), State::kLoading);
 }
 
-TEST(Lifecycle, WithoutMemoryItRefusesForASecondAndHasNotFailed) {
+TEST(ModelLifecycle, WithoutMemoryItRefusesForASecondAndHasNotFailed) {
   Model model;
   EXPECT_EQ(model.asked_at(kStart), Action::kStart);
   model.no_memory(kStart, "too few are idle");
@@ -164,7 +164,7 @@ TEST(Lifecycle, WithoutMemoryItRefusesForASecondAndHasNotFailed) {
   EXPECT_EQ(model.asked_at(kStart + seconds(1)), Action::kStart);
 }
 
-TEST(Lifecycle, SuccessorTakesOverWhenItIsReady) {
+TEST(ModelLifecycle, SuccessorTakesOverWhenItIsReady) {
   Model model({.name = "m", .keep_alive = seconds(1)});
   model.make_ready();
   EXPECT_EQ(model.load(true), Action::kStartSuccessor);
@@ -183,7 +183,7 @@ TEST(Lifecycle, SuccessorTakesOverWhenItIsReady) {
   EXPECT_TRUE(model.evictable());
 }
 
-TEST(Lifecycle, FailedSuccessorLeavesTheModelAsItWas) {
+TEST(ModelLifecycle, FailedSuccessorLeavesTheModelAsItWas) {
   Model model;
   model.make_ready();
   EXPECT_EQ(model.load(true), Action::kStartSuccessor);
@@ -199,7 +199,7 @@ TEST(Lifecycle, FailedSuccessorLeavesTheModelAsItWas) {
   EXPECT_EQ(model.successor_failure(), "full");
 }
 
-TEST(Lifecycle, UnloadTakesTheSuccessorAlong) {
+TEST(ModelLifecycle, UnloadTakesTheSuccessorAlong) {
   Model model;
   model.make_ready();
   EXPECT_EQ(model.load(true), Action::kStartSuccessor);
