@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The `weir` command: looks into the pinned maps, with or without a running agent, and offers load
-// to inference servers. Exit status: 0 done, 1 failed, 2 used wrongly.
+// The `weir` command: looks into the pinned maps, with or without a running agent, offers load to
+// inference servers, and tries models out. Exit status: 0 done, 1 failed, 2 used wrongly, 130
+// interrupted while it generated.
+#include <spdlog/spdlog.h>
+
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -10,9 +13,11 @@
 
 #include "agent/base/build_info.h"
 #include "agent/ctl/backends.h"
+#include "agent/ctl/bench_model.h"
 #include "agent/ctl/detach.h"
 #include "agent/ctl/events.h"
 #include "agent/ctl/explain.h"
+#include "agent/ctl/generate.h"
 #include "agent/ctl/replay/replay_command.h"
 #include "agent/ctl/status.h"
 
@@ -55,7 +60,8 @@ const CLI::Validator kAtLeastOne(
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Looks at what weir-agent has put into the kernel, takes it out again, and offers load.",
+      "Looks at what weir-agent has put into the kernel, takes it out again, offers load, and "
+      "tries models out.",
       "weir"};
   std::string pin_root = "/sys/fs/bpf/weir";
   bool json = false;
@@ -92,6 +98,8 @@ int main(int argc, char** argv) {
   explain->add_flag("--json", json, "Print JSON, one object per line");
   explain->footer(std::string(weir::ctl::explain_help()));
   weir::replay::ReplayCommand replay(app);
+  weir::ctl::GenerateCommand generate(app);
+  weir::ctl::BenchModelCommand bench_model(app);
   app.add_subcommand("detach", "Remove what a stopped agent left behind");
 
   try {
@@ -102,12 +110,19 @@ int main(int argc, char** argv) {
   }
   if (app.get_subcommands().empty()) {
     return used_wrongly(
-        "a subcommand is required: status, backends, events, explain, replay or detach");
+        "a subcommand is required: status, backends, events, explain, replay, generate, "
+        "bench-model or detach");
   }
 
+  // The engine's log is the agent's; what goes wrong here is reported.
+  spdlog::set_level(spdlog::level::off);
   if (replay.parsed()) {
     const weir::Status ended = replay.run();
     return ended ? 0 : report(ended.error());
+  }
+  if (generate.parsed()) {
+    const weir::Result<int> ended = generate.run();
+    return ended ? *ended : report(ended.error());
   }
   if (events->parsed() || explain->parsed()) {
     events_options.json = explain_options.json = json;
@@ -117,9 +132,10 @@ int main(int argc, char** argv) {
     return ended ? 0 : report(ended.error());
   }
 
-  auto output = status->parsed()     ? weir::ctl::status_command(pin_root, json)
-                : backends->parsed() ? weir::ctl::backends_command(pin_root, json)
-                                     : weir::ctl::detach_command(pin_root);
+  auto output = status->parsed()       ? weir::ctl::status_command(pin_root, json)
+                : backends->parsed()   ? weir::ctl::backends_command(pin_root, json)
+                : bench_model.parsed() ? bench_model.run()
+                                       : weir::ctl::detach_command(pin_root);
   if (!output) return report(output.error());
   // A full disk behind the pipe must not look like success.
   if (std::fwrite(output->data(), 1, output->size(), stdout) != output->size() ||

@@ -186,11 +186,10 @@ def median(values):
 
 def batched_bench(model, prompt, generate, batch, threads):
     """Tokens per second of llama-batched-bench, prompts and all, without a server."""
-    run = subprocess.run(
-        [PEERS / "llama-batched-bench", "-m", model_file(model), "-c", batch * (prompt + generate),
-         "-b", "2048", "-ub", "512", "-npp", str(prompt), "-ntg", str(generate), "-npl", str(batch),
-         "-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"],
-        capture_output=True, text=True, timeout=120)
+    argv = [PEERS / "llama-batched-bench", "-m", model_file(model), "-c",
+            batch * (prompt + generate), "-b", 2048, "-ub", 512, "-npp", prompt, "-ntg", generate,
+            "-npl", batch, "-t", threads, "-tb", threads, "--output-format", "jsonl"]
+    run = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode != 0 or not lines:
         raise RuntimeError(f"llama-batched-bench failed: {run.stdout[-500:]}{run.stderr[-1000:]}")
