@@ -61,6 +61,38 @@ model::IdentityOptions identity_options(const weir::v1::Identity& identity) {
           identity.busy()};
 }
 
+template <typename Message>
+std::optional<Duration> keep_alive_of(const Message& message) {
+  if (!message.has_keep_alive_seconds()) return std::nullopt;
+  return seconds(message.keep_alive_seconds());
+}
+
+std::optional<Duration> keep_alive(const weir::v1::Model& model,
+                                   const weir::v1::Registry& registry) {
+  const auto own = keep_alive_of(model);
+  return own ? own : keep_alive_of(registry);
+}
+
+/// An eighth is left to requests and the kernel. The files are page cache, which the kernel takes
+/// back when it must: it is no matter of survival.
+Result<model::RegistryOptions> registry_options(const weir::v1::Config& config) {
+  const weir::v1::Registry& given = config.registry();
+  model::RegistryOptions options;
+  if (given.has_memory_bytes()) {
+    options.memory_bytes = given.memory_bytes();
+  } else {
+    auto limit = admit::memory_limit();
+    if (!limit) return std::move(limit).error().context("registry.memory_bytes");
+    options.memory_bytes = limit->bytes / 8 * 7;
+    spdlog::info("registry memory_bytes={} source={}", *options.memory_bytes, limit->source);
+  }
+  options.directory = given.model_dir();
+  options.of_directory.keep_alive = keep_alive_of(given);
+  options.of_directory.queue = queue_options(weir::v1::Queue(), config.admission());
+  if (given.poll_seconds() > 0) options.poll = seconds(given.poll_seconds());
+  return options;
+}
+
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
   std::vector<model::ModelOptions> all;
   for (const auto& model : config.models()) {
@@ -72,6 +104,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.max_queue = model.max_queue();
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
+    options.keep_alive = keep_alive(model, config.registry());
     options.queue = queue_options(model.queue(), config.admission());
     options.batch = batch_options(model.batch());
     if (model.executor() == weir::v1::IDENTITY)
@@ -91,6 +124,16 @@ Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve) {
   options.max_connections = serve.max_connections();
   if (serve.default_timeout_ms() > 0)
     options.default_timeout = milliseconds(serve.default_timeout_ms());
+  switch (serve.admin_api()) {
+    case weir::v1::ANYONE:
+      options.admin_api = serve::AdminApi::kAnyone;
+      break;
+    case weir::v1::NOBODY:
+      options.admin_api = serve::AdminApi::kNobody;
+      break;
+    default:
+      break;
+  }
   return options;
 }
 
@@ -312,7 +355,10 @@ Status Agent::serve(bool share_port) {
   if (!workers) return std::move(workers).error().context("serve.workers");
   workers_ = std::move(*workers);
   last_snapshot_.follow(*workers_);
-  auto models = model::Registry::create(model_options(config_), clock_, *workers_);
+  auto shared = registry_options(config_);
+  if (!shared) return std::move(shared).error();
+  auto models =
+      model::Registry::create(model_options(config_), clock_, *workers_, *std::move(shared));
   if (!models) return std::move(models).error();
   models_ = std::move(*models);
   model::Executor& executor = with_policies();
@@ -330,7 +376,8 @@ Status Agent::serve(bool share_port) {
   if (!admits) return std::move(admits).error().context("admission");
   admission_ = *std::move(admits);
   admission_sampler_.emplace(*admission_);
-  auto http = serve::HttpServer::create(*options, executor, *admission_, last_snapshot_, clock_);
+  auto http = serve::HttpServer::create(*options, executor, *admission_, last_snapshot_, clock_,
+                                        models_.get());
   if (!http) return std::move(http).error();
   http_ = std::move(*http);
   return {};

@@ -50,6 +50,9 @@ class Agent {
   /// the configured time, detaches.
   Status shutdown();
 
+  /// Looks for models in the folder, and replaces loaded ones whose file has been. Returns at once.
+  void reload_models() { models_->reload(); }
+
   /// To be called every kHandOverPoll. When a successor asks: hands over to it, finishes what is
   /// open within the configured time, and returns true; only destruction is left to do then.
   [[nodiscard]] bool hand_over_if_asked();

@@ -32,13 +32,14 @@ void start_logging() {
   spdlog::set_default_logger(std::move(logger));
 }
 
-/// Blocks the signals that end the agent, in this thread and all that it will start, so that
+/// Blocks the signals that the agent acts on, in this thread and all that it will start, so that
 /// sigwait() alone receives them.
 sigset_t block_ending_signals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   // A client that closes while we write is an error code, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
@@ -50,6 +51,11 @@ int wait_for_end(weir::Agent& agent, const sigset_t& signals) {
   constexpr timespec kPoll{0, std::chrono::nanoseconds(weir::Agent::kHandOverPoll).count()};
   for (;;) {
     const int signal = sigtimedwait(&signals, nullptr, &kPoll);
+    if (signal == SIGHUP) {
+      spdlog::info("signal received signal=SIGHUP");
+      agent.reload_models();
+      continue;
+    }
     if (signal > 0) return signal;
     if (agent.hand_over_if_asked()) return 0;
   }
@@ -100,7 +106,9 @@ int main(int argc, char** argv) {
   CLI::App app{
       "weir-agent: measures and steers inference connections in the kernel, serves GGUF models.\n"
       "Runs in the foreground until SIGTERM or Ctrl-C, then finishes running requests and "
-      "detaches;\nor until another one takes over (--takeover), then finishes running requests.",
+      "detaches;\nor until another one takes over (--takeover), then finishes running requests.\n"
+      "SIGHUP: looks for models in registry.model_dir, and replaces loaded ones whose file has "
+      "been.",
       "weir-agent"};
   std::string config_path;
   bool check_only = false;

@@ -33,11 +33,11 @@ std::optional<std::uint64_t> read_number(const std::string& path) {
   return text.has_value() ? number_at(*text) : std::nullopt;
 }
 
-std::optional<std::uint64_t> available_bytes(std::string_view meminfo) {
-  constexpr std::string_view kField = "MemAvailable:";
-  const auto at = meminfo.find(kField);
+/// `field` as in "MemAvailable:".
+std::optional<std::uint64_t> bytes_of(std::string_view meminfo, std::string_view field) {
+  const auto at = meminfo.find(field);
   if (at == std::string_view::npos) return std::nullopt;
-  const auto kib = number_at(meminfo.substr(at + kField.size()));
+  const auto kib = number_at(meminfo.substr(at + field.size()));
   if (!kib.has_value()) return std::nullopt;
   return *kib * 1024;
 }
@@ -78,7 +78,7 @@ std::optional<CgroupPath> own_cgroup(const std::string& root) {
 Result<MemoryLeft> memory_left(const std::string& root) {
   const std::string meminfo = root + "/proc/meminfo";
   const auto text = read_file(meminfo);
-  const auto available = text.has_value() ? available_bytes(*text) : std::nullopt;
+  const auto available = text.has_value() ? bytes_of(*text, "MemAvailable:") : std::nullopt;
   if (!available.has_value()) return make_error(Code::kIo, "no MemAvailable in " + meminfo);
   MemoryLeft least{*available, meminfo};
   const auto cgroup = own_cgroup(root);
@@ -91,6 +91,22 @@ Result<MemoryLeft> memory_left(const std::string& root) {
       const std::uint64_t left = *limit > *used ? *limit - *used : 0;
       if (left < least.bytes) least = {left, file};
     }
+    if (at == cgroup->mount || at == at.parent_path()) return least;
+  }
+}
+
+Result<MemoryLeft> memory_limit(const std::string& root) {
+  const std::string meminfo = root + "/proc/meminfo";
+  const auto text = read_file(meminfo);
+  const auto total = text.has_value() ? bytes_of(*text, "MemTotal:") : std::nullopt;
+  if (!total.has_value()) return make_error(Code::kIo, "no MemTotal in " + meminfo);
+  MemoryLeft least{*total, meminfo};
+  const auto cgroup = own_cgroup(root);
+  if (!cgroup.has_value()) return least;
+  for (std::filesystem::path at = cgroup->own;; at = at.parent_path()) {
+    const std::string file = (at / "memory.max").string();
+    const auto limit = read_number(file);
+    if (limit.has_value() && *limit < least.bytes) least = {*limit, file};
     if (at == cgroup->mount || at == at.parent_path()) return least;
   }
 }

@@ -25,6 +25,10 @@ struct MemoryLeft {
 /// of what the machine has left. kIo when not even /proc/meminfo can be read.
 Result<MemoryLeft> memory_left(const std::string& root = "");
 
+/// The least memory.max of the process's cgroup v2 and each cgroup above it, or else all memory of
+/// the machine, whatever of it is in use. kIo when not even /proc/meminfo can be read.
+Result<MemoryLeft> memory_limit(const std::string& root = "");
+
 /// memory.pressure of the process's cgroup; where it has none that of the machine; unset when the
 /// kernel keeps none.
 [[nodiscard]] std::optional<std::string> pressure_file(const std::string& root = "");

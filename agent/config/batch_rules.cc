@@ -88,6 +88,7 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(model.has_context_tokens(), "context_tokens");
     not_here(model.has_threads(), "threads");
     not_here(model.preload(), "preload");
+    not_here(model.has_keep_alive_seconds(), "keep_alive_seconds");
     check_batch(path + ".batch", model.batch(), problem);
     return;
   }

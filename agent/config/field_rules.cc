@@ -23,6 +23,7 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 constexpr double kHourMs = 3'600'000;
+constexpr double kYearSeconds = 31'536'000;
 constexpr double kTebi = 1099511627776;
 
 constexpr auto kRules = std::to_array<FieldRule>({
@@ -35,6 +36,9 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Serve.drain_timeout_seconds", Range{0, 3600}, "30"},
     {"weir.v1.Serve.default_timeout_ms", Range{0, 86'400'000}, "0"},
     {"weir.v1.Serve.workers", Range{1, 256}, kOnePerCpu},
+    {"weir.v1.Registry.memory_bytes", Range{1048576, kTebi}, ""},
+    {"weir.v1.Registry.keep_alive_seconds", Range{0, kYearSeconds}, ""},
+    {"weir.v1.Registry.poll_seconds", Range{0, 86'400}, "0"},
     {"weir.v1.Kernel.enabled", {}, "true"},
     {"weir.v1.Kernel.pin_root", {}, "/sys/fs/bpf/weir"},
     {"weir.v1.Service.backends", Range{1, WEIR_MAX_BACKENDS}, ""},
@@ -44,6 +48,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Model.context_tokens", Range{32, 1048576}, ""},
     {"weir.v1.Model.max_queue", Range{1, 1048576}, "256"},
     {"weir.v1.Model.threads", Range{1, 1024}, ""},
+    {"weir.v1.Model.keep_alive_seconds", Range{0, kYearSeconds}, ""},
     {"weir.v1.Identity.batch_micros", Range{0, 1e7}, "0"},
     {"weir.v1.Identity.item_micros", Range{0, 1e7}, "0"},
     {"weir.v1.Batch.max_batch_size", Range{1, 4096}, ""},

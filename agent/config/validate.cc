@@ -63,6 +63,7 @@ class Validator {
       problem("services",
               fmt::format("{} backends in all are more than {}", backends, WEIR_MAX_BACKENDS));
     }
+    models_may_come_ = !config.registry().model_dir().empty();
     for (int i = 0; i < config.models_size(); ++i) {
       check_model(fmt::format("models[{}]", i), config.models(i));
     }
@@ -252,7 +253,7 @@ class Validator {
     if (!limit.tenant().empty()) {
       name(path + ".tenant", limit.tenant(), kModelNameChars, kTenantNameMax, "[A-Za-z0-9._-]");
     }
-    if (!limit.model().empty() && !model_names_.contains(limit.model())) {
+    if (!limit.model().empty() && !models_may_come_ && !model_names_.contains(limit.model())) {
       std::vector<std::string> known;
       for (const auto& [model, first_at] : model_names_) known.push_back(model);
       problem(path + ".model", fmt::format("there is no model {}{}", in_quotes(limit.model()),
@@ -293,7 +294,7 @@ class Validator {
   }
 
   void check_backup_model(const std::string& path, const std::string& model) {
-    if (model.empty()) return;
+    if (model.empty() || models_may_come_) return;
     if (!model_names_.contains(model)) {
       std::vector<std::string> known;
       for (const auto& [other, first_at] : model_names_) known.push_back(other);
@@ -331,6 +332,7 @@ class Validator {
   std::map<std::string, std::string> service_names_;
   std::map<Endpoint, std::string> service_addresses_;
   std::map<std::string, std::string> model_names_;
+  bool models_may_come_ = false;  ///< from a folder, with any name
   std::map<std::string, std::string> sla_routes_;
 };
 
@@ -341,6 +343,33 @@ std::span<const std::string_view> sla_routes() { return kSlaRoutes; }
 void validate(const weir::v1::Config& config, const SourceMap& sources, Problems& problems) {
   Validator(sources, problems).check(config);
 }
+
+namespace {
+
+void resolve_model_dir(weir::v1::Config& config, const std::string& folder,
+                       const SourceMap& sources, Problems& problems) {
+  if (config.registry().model_dir().empty()) return;
+  const std::string path = "registry.model_dir";
+  const std::string directory =
+      (std::filesystem::path(folder) / config.registry().model_dir()).lexically_normal().string();
+  std::error_code error;
+  std::string why;
+  if (access(directory.c_str(), R_OK) != 0) {
+    why = std::strerror(errno);
+  } else if (!std::filesystem::is_directory(directory, error)) {
+    why = "not a folder";
+  } else if (access(directory.c_str(), X_OK) != 0) {
+    why = std::strerror(errno);
+  }
+  if (!why.empty()) {
+    problems.add(sources.find(path), path,
+                 fmt::format("{} cannot be read: {}", in_quotes(directory), why));
+    return;
+  }
+  config.mutable_registry()->set_model_dir(directory);
+}
+
+}  // namespace
 
 void resolve_model_paths(weir::v1::Config& config, const std::string& folder,
                          const SourceMap& sources, Problems& problems) {
@@ -365,6 +394,7 @@ void resolve_model_paths(weir::v1::Config& config, const std::string& folder,
     }
     model.set_path(file);
   }
+  resolve_model_dir(config, folder, sources, problems);
 }
 
 }  // namespace weir::config

@@ -18,6 +18,7 @@
 #include "agent/ctl/events.h"
 #include "agent/ctl/explain.h"
 #include "agent/ctl/generate.h"
+#include "agent/ctl/models.h"
 #include "agent/ctl/replay/replay_command.h"
 #include "agent/ctl/status.h"
 
@@ -100,6 +101,7 @@ int main(int argc, char** argv) {
   weir::replay::ReplayCommand replay(app);
   weir::ctl::GenerateCommand generate(app);
   weir::ctl::BenchModelCommand bench_model(app);
+  weir::ctl::ModelsCommand models(app);
   app.add_subcommand("detach", "Remove what a stopped agent left behind");
 
   try {
@@ -110,7 +112,7 @@ int main(int argc, char** argv) {
   }
   if (app.get_subcommands().empty()) {
     return used_wrongly(
-        "a subcommand is required: status, backends, events, explain, replay, generate, "
+        "a subcommand is required: status, backends, events, explain, models, replay, generate, "
         "bench-model or detach");
   }
 
@@ -134,6 +136,7 @@ int main(int argc, char** argv) {
 
   auto output = status->parsed()       ? weir::ctl::status_command(pin_root, json)
                 : backends->parsed()   ? weir::ctl::backends_command(pin_root, json)
+                : models.parsed()      ? models.run()
                 : bench_model.parsed() ? bench_model.run()
                                        : weir::ctl::detach_command(pin_root);
   if (!output) return report(output.error());

@@ -50,6 +50,14 @@ Engine::~Engine() {
   thread_.join();
 }
 
+void Engine::begin() {
+  {
+    const std::lock_guard lock(mutex_);
+    load_wanted_ = true;
+  }
+  queue_->poke();
+}
+
 void Engine::abandon() {
   stopping_.store(true, std::memory_order_relaxed);
   queue_->poke();
@@ -89,7 +97,7 @@ void Engine::run() {
     const bool something_runs = runner_ && runner_->running() > 0;
     if (!runner_ && (take_load_wanted() || queue_->has_work())) {
       if (!load()) break;
-    } else if (something_runs || queue_->has_work()) {
+    } else if (something_runs || (runner_ && queue_->has_work())) {
       step();
     } else if (!queue_->idle()) {
       queue_->wait_for_work();  // prompts are being tokenized

@@ -71,6 +71,8 @@ class Engine final : public Runner {
 
   /// Once it is retired and idle, the thread frees the model and ends.
   [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
+  /// Loads, also without a request.
+  void begin();
   /// Ends everything now, a load in progress too. Waits for nothing.
   void abandon();
   [[nodiscard]] bool abandoned() const { return stopping_.load(std::memory_order_relaxed); }

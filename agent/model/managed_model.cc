@@ -59,10 +59,10 @@ ManagedModel::~ManagedModel() {
 }
 
 /// Throws std::system_error when the system has no more threads.
-void ManagedModel::start_locked(std::unique_ptr<Engine>& place) {
+void ManagedModel::start_locked(std::unique_ptr<Engine>& place, bool at_once) {
   ++counts_.loads;
   ModelOptions options = options_;
-  options.preload = true;  // an engine is made to load
+  options.preload = at_once;
   place = std::make_unique<Engine>(std::move(options), shared_.clock, shared_.timers,
                                    shared_.workers, static_cast<EngineHost*>(this));
   if (draining_) place->begin_drain();
@@ -73,6 +73,7 @@ std::optional<Refusal> ManagedModel::submit(std::shared_ptr<GenerationRequest> r
   constexpr int kMostVersions = 16;
   for (int i = 0; i < kMostVersions; ++i) {
     std::shared_ptr<RequestQueue> queue;
+    bool started = false;
     {
       const std::lock_guard lock(mutex_);
       std::optional<Refusal> refusal;
@@ -84,7 +85,8 @@ std::optional<Refusal> ManagedModel::submit(std::shared_ptr<GenerationRequest> r
         refusal = lifecycle_.request(now, action);
         if (action == Lifecycle::Action::kStart) {
           try {
-            start_locked(current_);
+            start_locked(current_, /*at_once=*/false);
+            started = true;
           } catch (const std::system_error& failure) {
             ++counts_.load_failures;
             lifecycle_.failed(now, fmt::format("starting its thread: {}", failure.what()));
@@ -99,6 +101,11 @@ std::optional<Refusal> ManagedModel::submit(std::shared_ptr<GenerationRequest> r
       queue = current_->queue();
     }
     auto refusal = queue->submit(request);
+    if (started) {
+      // Not before: who had it loaded is to wait for that, and hear it if it fails at once.
+      const std::lock_guard lock(mutex_);
+      if (current_ && current_->queue() == queue) current_->begin();
+    }
     if (!refusal || refusal->reason != RefusalReason::kDraining || !queue->retired()) {
       return refusal;
     }

@@ -82,7 +82,7 @@ class ManagedModel final : public Runner, private EngineHost {
   void released(const Engine& engine) override;
 
   [[nodiscard]] bool loads_locked(const Engine& engine) const;
-  void start_locked(std::unique_ptr<Engine>& place);
+  void start_locked(std::unique_ptr<Engine>& place, bool at_once = true);
   bool retire_locked(UnloadCause cause, bool if_idle);
   void drop_successor_locked();
   [[nodiscard]] std::optional<TimePoint> idle_since_locked() const;

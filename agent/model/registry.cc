@@ -67,7 +67,9 @@ Registry::Registry(const Clock& clock, schedule::WorkerPool& workers, RegistryOp
       options_(std::move(options)),
       timers_(clock),
       memory_(options_.memory_bytes, [this] { return candidates(); }),
-      shared_{clock, timers_, workers, memory_, [this] { keeper_->wake(); }} {}
+      shared_{clock, timers_, workers, memory_, [this] { keeper_->wake(); }} {
+  if (options_.poll) next_poll_ = clock.now() + *options_.poll;
+}
 
 Registry::~Registry() {
   keeper_->stop();
@@ -206,13 +208,11 @@ std::vector<ModelMemory::Candidate> Registry::candidates() const {
 
 std::optional<TimePoint> Registry::look() {
   const TimePoint now = clock_.now();
-  if (options_.poll && (!next_poll_ || now >= *next_poll_)) {
-    if (next_poll_) {
-      if (Status scanned = scan(); !scanned) {
-        spdlog::warn("cannot look for models reason=\"{}\"", scanned.error().message);
-      }
-      load_changed();
+  if (next_poll_ && now >= *next_poll_) {
+    if (Status scanned = scan(); !scanned) {
+      spdlog::warn("cannot look for models reason=\"{}\"", scanned.error().message);
     }
+    load_changed();
     next_poll_ = now + *options_.poll;
   }
   std::optional<TimePoint> next = next_poll_;

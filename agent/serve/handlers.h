@@ -10,6 +10,7 @@
 #include "agent/admit/admission.h"
 #include "agent/base/clock.h"
 #include "agent/model/generation.h"
+#include "agent/model/model_admin.h"
 #include "agent/serve/router.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/metrics_source.h"
@@ -32,12 +33,14 @@ struct Services {
   const telemetry::MetricsSource& metrics;
   const Clock& clock;
   const ServerState& server;
+  model::ModelAdmin* admin;  ///< null: models are not loaded and unloaded over HTTP
 };
 
 void add_index(Router& router, const Services& services);        ///< GET /
 void add_health(Router& router, const Services& services);       ///< GET /healthz, /readyz
 void add_metrics(Router& router, const Services& services);      ///< GET /metrics
 void add_models(Router& router, const Services& services);       ///< GET /v1/models[/{id}]
+void add_repository(Router& router, const Services& services);   ///< POST /v2/repository/...
 void add_infer(Router& router, const Services& services);        ///< POST /infer
 void add_completions(Router& router, const Services& services);  ///< POST /v1/completions
 

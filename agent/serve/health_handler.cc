@@ -37,7 +37,8 @@ Response readiness(const Services& services) {
   // only, and is ready.
   const bool usable =
       models.empty() || std::any_of(models.begin(), models.end(), [](const auto& m) {
-        return m.state == ModelInfo::State::kReady || m.state == ModelInfo::State::kUnloaded;
+        return m.state == ModelInfo::State::kReady ||
+               (m.state == ModelInfo::State::kUnloaded && !m.disabled);
       });
   return usable ? text("ready\n") : not_ready("loading", "no model is ready yet");
 }

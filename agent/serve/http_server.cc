@@ -123,11 +123,11 @@ struct Listener {
 class HttpServer::Impl final : public ServerState {
  public:
   Impl(const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
-       const telemetry::MetricsSource& metrics, const Clock& clock)
+       const telemetry::MetricsSource& metrics, const Clock& clock, model::ModelAdmin* admin)
       : shared_(options, executor, admission, clock) {
-    const Services services{executor, admission, metrics, clock, *this};
-    for (const auto add :
-         {add_index, add_health, add_metrics, add_models, add_infer, add_completions}) {
+    const Services services{executor, admission, metrics, clock, *this, admin};
+    for (const auto add : {add_index, add_health, add_metrics, add_models, add_repository,
+                           add_infer, add_completions}) {
       add(shared_.router, services);
     }
   }
@@ -350,13 +350,11 @@ class HttpServer::Impl final : public ServerState {
   std::vector<std::unique_ptr<Listener>> listeners_;
 };
 
-Result<std::unique_ptr<HttpServer>> HttpServer::create(const ServeOptions& options,
-                                                       model::Executor& executor,
-                                                       admit::Admission& admission,
-                                                       const telemetry::MetricsSource& metrics,
-                                                       const Clock& clock) {
+Result<std::unique_ptr<HttpServer>> HttpServer::create(
+    const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
+    const telemetry::MetricsSource& metrics, const Clock& clock, model::ModelAdmin* admin) {
   if (Status status = validate(options); !status) return std::move(status).error();
-  auto impl = std::make_unique<Impl>(options, executor, admission, metrics, clock);
+  auto impl = std::make_unique<Impl>(options, executor, admission, metrics, clock, admin);
   if (Status status = impl->listen(); !status) return std::move(status).error();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

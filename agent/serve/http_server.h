@@ -18,10 +18,14 @@
 #include "agent/base/listener_group.h"
 #include "agent/base/result.h"
 #include "agent/model/generation.h"
+#include "agent/model/model_admin.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/metrics_source.h"
 
 namespace weir::serve {
+
+/// Who may have models loaded and unloaded. Pages of browsers, which name their Origin, never.
+enum class AdminApi { kLoopback, kAnyone, kNobody };
 
 /// Checked in HttpServer::create().
 struct ServeOptions {
@@ -33,6 +37,7 @@ struct ServeOptions {
   std::uint32_t max_connections = 16384;        ///< 1..1048576; one more is answered with 503
   std::uint64_t max_stream_bytes = 1 << 20;     ///< unread by the client; 4 KiB..1 GiB
   std::string tenant_header = "x-weir-tenant";  ///< a token of RFC 9110
+  AdminApi admin_api = AdminApi::kLoopback;
   /// Of requests that name no deadline; 1 ms..1 day. Unset: any time.
   std::optional<std::chrono::milliseconds> default_timeout;
   std::chrono::milliseconds header_timeout{10'000};  ///< first to last byte of a header
@@ -46,13 +51,14 @@ struct ServeOptions {
 class HttpServer {
  public:
   /// Listens and serves when it returns. kInvalidArgument names the option and its limit; kIo says
-  /// which address could not be bound. `executor`, `admission`, `metrics` and `clock` must outlive
-  /// the server.
+  /// which address could not be bound. `executor`, `admission`, `metrics`, `clock` and `admin` must
+  /// outlive the server; without `admin` there are no routes for it.
   static Result<std::unique_ptr<HttpServer>> create(const ServeOptions& options,
                                                     model::Executor& executor,
                                                     admit::Admission& admission,
                                                     const telemetry::MetricsSource& metrics,
-                                                    const Clock& clock);
+                                                    const Clock& clock,
+                                                    model::ModelAdmin* admin = nullptr);
 
   /// Closes every connection at once; running generations are cancelled. Listeners that an executor
   /// still holds may be called afterwards, to no effect.

@@ -148,6 +148,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // What the header decides: session_head.cc.
   [[nodiscard]] std::optional<ApiError> check_header();
+  [[nodiscard]] std::optional<ApiError> check_admin();
   [[nodiscard]] std::optional<ApiError> admit();
   [[nodiscard]] std::optional<ApiError> check_expect();
   void bound_body();

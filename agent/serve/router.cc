@@ -11,13 +11,19 @@ constexpr std::string_view kParameter = "{id}";
 
 /// The parameter's value (empty for a fixed pattern), or unset when the path does not match.
 std::optional<std::string_view> match(std::string_view pattern, std::string_view path) {
-  if (!pattern.ends_with(kParameter)) {
+  const std::size_t at = pattern.find(kParameter);
+  if (at == std::string_view::npos) {
     return pattern == path ? std::optional<std::string_view>("") : std::nullopt;
   }
-  const std::string_view prefix = pattern.substr(0, pattern.size() - kParameter.size());
-  if (!path.starts_with(prefix) || path.size() == prefix.size()) return std::nullopt;
-  const std::string_view rest = path.substr(prefix.size());
-  return rest.find('/') == std::string_view::npos ? std::optional(rest) : std::nullopt;
+  const std::string_view before = pattern.substr(0, at);
+  const std::string_view behind = pattern.substr(at + kParameter.size());
+  if (path.size() <= before.size() + behind.size() || !path.starts_with(before) ||
+      !path.ends_with(behind)) {
+    return std::nullopt;
+  }
+  const std::string_view value =
+      path.substr(before.size(), path.size() - before.size() - behind.size());
+  return value.find('/') == std::string_view::npos ? std::optional(value) : std::nullopt;
 }
 
 }  // namespace

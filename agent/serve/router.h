@@ -21,7 +21,7 @@ using Handler = std::function<void(const std::shared_ptr<Exchange>&)>;
 
 struct Route {
   std::string method;   ///< GET routes answer HEAD too
-  std::string pattern;  ///< "/v1/models" or, with one segment free at the end, "/v1/models/{id}"
+  std::string pattern;  ///< "/v1/models" or, with one segment free, "/v1/models/{id}"
   Handler handler;
 };
 

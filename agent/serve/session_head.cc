@@ -14,6 +14,16 @@ namespace {
 // 256 kbit/s: 8 MiB in four minutes.
 constexpr std::uint64_t kLeastBodyBytesPerSecond = 32 * 1024;
 
+/// What only those may ask that the option admin_api admits.
+constexpr std::string_view kAdminPaths = "/v2/repository/";
+
+bool is_loopback(const boost::asio::ip::address& address) {
+  if (!address.is_v6()) return address.is_loopback();
+  const auto v6 = address.to_v6();
+  if (!v6.is_v4_mapped()) return v6.is_loopback();
+  return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, v6).is_loopback();
+}
+
 }  // namespace
 
 std::optional<ApiError> HttpSession::check_header() {
@@ -62,6 +72,9 @@ std::optional<ApiError> HttpSession::check_header() {
   route_ = match.route;
   path_index_ = match.path_index;
   request_->parameter = match.parameter;
+  if (request_->path.starts_with(kAdminPaths)) {
+    if (auto error = check_admin()) return error;
+  }
   if (request_->method == "POST") {
     if (auto error = content_type_error(*parser_)) return error;
   }
@@ -70,6 +83,30 @@ std::optional<ApiError> HttpSession::check_header() {
     if (auto error = admit()) return error;
   }
   return check_expect();
+}
+
+std::optional<ApiError> HttpSession::check_admin() {
+  const auto forbidden = [](std::string why) {
+    ApiError error = bad_request("forbidden", std::move(why));
+    error.status = 403;
+    return error;
+  };
+  // A page from anywhere may have a browser on this host send requests.
+  if (parser_->field("origin").has_value()) {
+    return forbidden("pages of browsers may not load and unload models");
+  }
+  switch (shared_.options.admin_api) {
+    case AdminApi::kAnyone:
+      return std::nullopt;
+    case AdminApi::kNobody:
+      return forbidden("serve.admin_api is nobody");
+    case AdminApi::kLoopback:
+      break;
+  }
+  boost::system::error_code failure;
+  const auto client = socket_.remote_endpoint(failure);
+  if (!failure && is_loopback(client.address())) return std::nullopt;
+  return forbidden("only clients on the agent's host may do this (serve.admin_api)");
 }
 
 std::optional<ApiError> HttpSession::admit() {

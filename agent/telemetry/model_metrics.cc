@@ -22,9 +22,20 @@ void render_states(PrometheusText& out, std::span<const ModelInfo> models) {
   using enum ModelInfo::State;
   out.family(kCatalogue[kModelState]);
   for (const ModelInfo& info : models) {
-    for (const ModelInfo::State state : {kUnloaded, kLoading, kReady, kFailed, kDraining}) {
+    for (const ModelInfo::State state :
+         {kUnloaded, kLoading, kWarming, kReady, kFailed, kDraining}) {
       out.sample({{"model", info.name}, {"state", to_string(state)}},
                  std::uint64_t{info.state == state ? 1U : 0U});
+    }
+  }
+}
+
+void render_unloads(PrometheusText& out, std::span<const ModelInfo> models) {
+  out.family(kCatalogue[kModelUnloads]);
+  for (const ModelInfo& info : models) {
+    for (std::size_t i = 0; i < info.unloads.size(); ++i) {
+      out.sample({{"model", info.name}, {"cause", to_string(static_cast<model::UnloadCause>(i))}},
+                 info.unloads[i]);
     }
   }
 }
@@ -42,7 +53,7 @@ void render_ends(PrometheusText& out, std::span<const ModelInfo> models) {
     // The others are reasons of the stages before.
     for (const RefusalReason reason :
          {RefusalReason::kQueueFull, RefusalReason::kDeadline, RefusalReason::kDraining,
-          RefusalReason::kLoading, RefusalReason::kCancelled}) {
+          RefusalReason::kLoading, RefusalReason::kMemory, RefusalReason::kCancelled}) {
       out.sample({{"model", info.name}, {"reason", to_string(reason)}},
                  info.refused[static_cast<std::size_t>(reason)]);
     }
@@ -73,6 +84,10 @@ void render_model_metrics(PrometheusText& out, std::span<const ModelInfo> models
   };
   render_states(out, models);
   each(kModelLoadRatio, [](const ModelInfo& info) { return double{info.load_progress}; });
+  count(kModelLoads, &ModelInfo::loads);
+  count(kModelLoadFailures, &ModelInfo::load_failures);
+  render_unloads(out, models);
+  count(kModelMemoryBytes, &ModelInfo::memory_bytes);
   count(kModelFileBytes, &ModelInfo::file_bytes);
   count(kModelParameters, &ModelInfo::parameters);
   count(kModelContextTokens, &ModelInfo::context_tokens);

@@ -64,7 +64,23 @@ TEST_F(MemoryLimit, ACgroupNamespaceShowsItsOwnTop) {
   EXPECT_EQ(left(), 2'000'000U);
 }
 
+TEST_F(MemoryLimit, LimitIsTheLeastOfAllWhateverIsInUse) {
+  write("proc/meminfo", "MemTotal: 8000 kB\nMemAvailable: 10 kB\n");
+  EXPECT_EQ(memory_limit(root.string())->bytes, 8'192'000U);
+  write("proc/self/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n");
+  write("proc/self/cgroup", "0::/pods/one\n");
+  write("sys/fs/cgroup/pods/one/memory.max", "max\n");
+  EXPECT_EQ(memory_limit(root.string())->source, (root / "proc/meminfo").string());
+  write("sys/fs/cgroup/pods/memory.max", "3000000\n");
+  write("sys/fs/cgroup/pods/memory.current", "2999999\n");
+  const auto limit = memory_limit(root.string());
+  ASSERT_TRUE(limit.ok());
+  EXPECT_EQ(limit->bytes, 3'000'000U);
+  EXPECT_EQ(limit->source, (root / "sys/fs/cgroup/pods/memory.max").string());
+}
+
 TEST_F(MemoryLimit, WithoutMeminfoItIsAnError) {
+  EXPECT_FALSE(memory_limit((root / "none").string()).ok());
   write("proc/meminfo", "nonsense\n");
   const auto left = memory_left(root.string());
   ASSERT_FALSE(left.ok());

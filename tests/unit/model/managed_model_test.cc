@@ -71,6 +71,8 @@ class ModelsTest : public testing::Test {
     ASSERT_FALSE(registry_->submit(model, call.request));
     ASSERT_TRUE(call.heard->wait_end());
     EXPECT_TRUE(call.heard->completion()) << call.heard->error()->message;
+    // The listener hears the end a moment before the model is idle.
+    ASSERT_TRUE(registry_->wait_idle(seconds(60)));
   }
   using Done = ModelAdmin::Done;
   static Status wait(const std::function<void(Done)>& operation) {
@@ -222,6 +224,7 @@ TEST_F(ModelsTest, LeastRecentlyUsedGoesForAnotherButNeverOneWithRequests) {
   const Call of_b = greedy_call("Once upon a time", 3);
   ASSERT_FALSE(registry_->submit("b", of_b.request));
   ASSERT_TRUE(of_b.heard->wait_end());
+  ASSERT_TRUE(of_b.heard->error());
   EXPECT_EQ(of_b.heard->error()->code, Code::kResourceExhausted);
   EXPECT_THAT(of_b.heard->error()->message, HasSubstr("too few of those are idle"));
   const Call again = greedy_call("Once upon a time", 3);

@@ -43,6 +43,10 @@ struct MetricsTest : testing::Test {
     info.resting = 10;
     info.promoted = 11;
     info.decode_aborts = 12;
+    info.loads = 13;
+    info.load_failures = 14;
+    info.unloads[static_cast<std::size_t>(model::UnloadCause::kEvicted)] = 15;
+    info.memory_bytes = 16;
     info.queue_wait.add(std::chrono::milliseconds(3));
     info.queue_wait.add(std::chrono::minutes(3));
     input.models.push_back(info);
@@ -132,6 +136,18 @@ TEST_F(MetricsTest, LabelsAreEscaped) {
   EXPECT_EQ(value("weir_model_state" + model + ",state=\"failed\"}"), 0);
   EXPECT_EQ(value("weir_model_requests_finished_total" + model + ",outcome=\"completed\"}"), 4);
   EXPECT_EQ(value("weir_model_requests_refused_total" + model + ",reason=\"queue_full\"}"), 6);
+}
+
+TEST_F(MetricsTest, ModelsTellWhetherTheyAreLoaded) {
+  input.models[0].name = "m";
+  input.models[0].state = model::ModelInfo::State::kWarming;
+  EXPECT_EQ(value("weir_model_state{model=\"m\",state=\"warming\"}"), 1);
+  EXPECT_EQ(value("weir_model_state{model=\"m\",state=\"ready\"}"), 0);
+  EXPECT_EQ(value("weir_model_loads_total{model=\"m\"}"), 13);
+  EXPECT_EQ(value("weir_model_load_failures_total{model=\"m\"}"), 14);
+  EXPECT_EQ(value("weir_model_unloads_total{model=\"m\",cause=\"evicted\"}"), 15);
+  EXPECT_EQ(value("weir_model_unloads_total{model=\"m\",cause=\"idle\"}"), 0);
+  EXPECT_EQ(value("weir_model_memory_bytes{model=\"m\"}"), 16);
 }
 
 TEST_F(MetricsTest, ModelsTellOfTheirQueue) {
