@@ -40,7 +40,12 @@ TEST_F(RetryTest, TheAttemptIsTheSameWorkWithoutTheReservation) {
   outer->priority = 2;
   outer->deadline = clock.now() + seconds(1);
   outer->stop = {"s"};
-  outer->sampling = {0.5F, 0.6F, 7, 8};
+  outer->sampling.temperature = 0.5F;
+  outer->sampling.top_p = 0.6F;
+  outer->sampling.top_k = 7;
+  outer->sampling.seed = 8;
+  outer->sampling.logit_bias = {{3, -4}};
+  outer->sampling.logprobs = 2;
   outer->listener = std::make_shared<HeardListener>();
   outer->reservation = std::make_shared<int>(1);
   ASSERT_FALSE(executor().submit("main", outer));
@@ -57,6 +62,9 @@ TEST_F(RetryTest, TheAttemptIsTheSameWorkWithoutTheReservation) {
   EXPECT_EQ(attempt.sampling.top_p, 0.6F);
   EXPECT_EQ(attempt.sampling.top_k, 7);
   EXPECT_EQ(attempt.sampling.seed, 8U);
+  ASSERT_EQ(attempt.sampling.logit_bias.size(), 1U);
+  EXPECT_EQ(attempt.sampling.logit_bias[0].token, 3);
+  EXPECT_EQ(attempt.sampling.logprobs, 2U);
   EXPECT_EQ(attempt.reservation, nullptr);
 }
 
