@@ -19,14 +19,17 @@
 
 #include "agent/model/grammar.h"
 #include "agent/model/integer_range_grammar.h"
+#include "agent/model/json_schema_keywords.h"
 
 namespace weir::model {
 
 namespace json = boost::json;
+using Place = SchemaPlace;
 
 namespace {
 
 constexpr std::size_t kMaxDepth = 64;
+constexpr std::size_t kMaxNameBytes = 256;  // each is a rule in another
 
 // What JSON itself is (RFC 8259), with bounds on what a model could go on with for ever. Halves of
 // surrogate pairs come in pairs only.
@@ -52,13 +55,6 @@ time ::= ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,9
 uuid ::= hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}
 )gbnf";
 
-constexpr std::array<std::string_view, 14> kDescriptions = {
-    "title",    "description", "default",    "examples", "$schema", "$id",         "$comment",
-    "readOnly", "writeOnly",   "deprecated", "$defs",    "$anchor", "definitions", "discriminator"};
-
-constexpr std::array<std::string_view, 7> kTypes = {"object",  "array",   "string", "number",
-                                                    "integer", "boolean", "null"};
-
 bool is_one_of(std::string_view name, std::initializer_list<std::string_view> names) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
@@ -79,8 +75,6 @@ std::string json_literal(const json::value& value) {
   return quoted(json::serialize(value));
 }
 
-std::string_view view(const json::string& text) { return {text.data(), text.size()}; }
-
 class Converter {
  public:
   explicit Converter(const json::value& schema) : root_(schema) {}
@@ -91,46 +85,18 @@ class Converter {
       std::string grammar =
           fmt::format("root ::= {}\n", whole) + std::string(kCommonRules) + rules_;
       return grammar;
-    } catch (Fault& fault) {
+    } catch (SchemaFault& fault) {
       return make_error(Code::kInvalidArgument, std::move(fault.message));
     }
   }
 
  private:
-  struct Fault {
-    std::string message;
-  };
-  /// A place in the schema.
-  struct Place {
-    std::string pointer;
-    std::size_t depth = 0;
-
-    [[nodiscard]] Place at(std::string_view key) const {
-      Place inner{pointer + '/', depth + 1};
-      for (const char c : key) {
-        if (c == '~') {
-          inner.pointer += "~0";
-        } else if (c == '/') {
-          inner.pointer += "~1";
-        } else {
-          inner.pointer += c;
-        }
-      }
-      return inner;
-    }
-    [[nodiscard]] Place at(std::size_t index) const { return at(std::to_string(index)); }
-  };
-
-  [[noreturn]] static void fail(const Place& place, std::string_view why) {
-    throw Fault{fmt::format("schema at {}: {}", place.pointer, why)};
-  }
-
   std::string add_rule(std::string_view expression) {
     std::string name = fmt::format("r{}", next_rule_++);
     rules_ += fmt::format("{} ::= {}\n", name, expression);
     if (rules_.size() + kCommonRules.size() + 64 > Grammar::kMaxBytes) {
-      throw Fault{fmt::format("schema: it is too large: its grammar has more than {} bytes",
-                              Grammar::kMaxBytes)};
+      throw SchemaFault{fmt::format("schema: it is too large: its grammar has more than {} bytes",
+                                    Grammar::kMaxBytes)};
     }
     return name;
   }
@@ -235,48 +201,6 @@ class Converter {
     return add_rule(expression);
   }
 
-  static bool has_type(const json::value& value, std::string_view type) {
-    switch (value.kind()) {
-      case json::kind::null:
-        return type == "null";
-      case json::kind::bool_:
-        return type == "boolean";
-      case json::kind::string:
-        return type == "string";
-      case json::kind::array:
-        return type == "array";
-      case json::kind::object:
-        return type == "object";
-      case json::kind::double_:
-        return type == "number" ||
-               (type == "integer" && value.get_double() == std::trunc(value.get_double()));
-      default:
-        return type == "number" || type == "integer";
-    }
-  }
-
-  /// Empty: it has no "type".
-  static std::vector<std::string> types_of(const json::object& object, const Place& place) {
-    const json::value* type = object.if_contains("type");
-    if (type == nullptr) return {};
-    std::vector<std::string> types;
-    const auto take = [&](const json::value& name) {
-      if (!name.is_string() ||
-          std::find(kTypes.begin(), kTypes.end(), view(name.get_string())) == kTypes.end()) {
-        fail(place.at("type"),
-             "must be object, array, string, number, integer, boolean or null, or a list of them");
-      }
-      types.emplace_back(view(name.get_string()));
-    };
-    if (!type->is_array()) {
-      take(*type);
-    } else {
-      for (const json::value& name : type->get_array()) take(name);
-      if (types.empty()) fail(place.at("type"), "must name a type");
-    }
-    return types;
-  }
-
   std::string by_type(const json::object& object, const Place& place) {
     std::vector<std::string> types = types_of(object, place);
     if (types.empty()) {
@@ -297,31 +221,13 @@ class Converter {
         return "value";
       }
     }
-    check_keywords(object, place, types);
+    only_of_types(object, place, types);
     std::string expression;
     for (const std::string& type : types) {
       if (!expression.empty()) expression += " | ";
       expression += of_type(type, object, place);
     }
     return types.size() == 1 ? expression : add_rule(expression);
-  }
-
-  static void check_keywords(const json::object& object, const Place& place,
-                             const std::vector<std::string>& types) {
-    std::vector<std::string_view> known = {"type"};
-    for (const std::string& type : types) {
-      if (type == "object") {
-        known.insert(known.end(), {"properties", "required", "additionalProperties",
-                                   "minProperties", "maxProperties"});
-      } else if (type == "array") {
-        known.insert(known.end(), {"items", "prefixItems", "minItems", "maxItems"});
-      } else if (type == "string") {
-        known.insert(known.end(), {"minLength", "maxLength", "format"});
-      } else if (type == "integer") {
-        known.insert(known.end(), {"minimum", "maximum"});
-      }
-    }
-    only(object, place, known, "with this \"type\"");
   }
 
   std::string of_type(std::string_view type, const json::object& object, const Place& place) {
@@ -332,59 +238,8 @@ class Converter {
     return std::string(type);  // has a rule of that name
   }
 
-  /// Refuses every keyword but these and those that only describe.
-  template <typename Names>
-  static void only(const json::object& object, const Place& place, const Names& names,
-                   std::string_view when) {
-    for (const auto& member : object) {
-      const std::string_view key(member.key().data(), member.key().size());
-      if (std::find(kDescriptions.begin(), kDescriptions.end(), key) == kDescriptions.end() &&
-          std::find(names.begin(), names.end(), key) == names.end()) {
-        fail(place, fmt::format("\"{}\" is not supported {}: leave it out", key, when));
-      }
-    }
-  }
-  static void only(const json::object& object, const Place& place,
-                   std::initializer_list<std::string_view> names, std::string_view when) {
-    only<std::initializer_list<std::string_view>>(object, place, names, when);
-  }
-
-  // ---- bounds -----------------------------------------------------------------------------------
-
-  static std::optional<std::uint32_t> count(const json::object& object, const char* name,
-                                            const Place& place) {
-    const json::value* value = object.if_contains(name);
-    if (value == nullptr) return std::nullopt;
-    const auto* number = value->if_int64();
-    if (number == nullptr || *number < 0 || *number > Grammar::kMaxRepetitions) {
-      fail(place.at(name), fmt::format("must be an integer in 0..{}", Grammar::kMaxRepetitions));
-    }
-    return static_cast<std::uint32_t>(*number);
-  }
-
-  struct Bounds {
-    std::uint32_t min = 0;
-    std::optional<std::uint32_t> max;
-
-    /// {m,n}; `less`: of which so many stand before.
-    [[nodiscard]] std::string repetition(std::uint32_t less = 0) const {
-      const std::uint32_t from = min > less ? min - less : 0;
-      if (!max) return fmt::format("{{{},}}", from);
-      return fmt::format("{{{},{}}}", from, *max - less);
-    }
-  };
-
-  static Bounds bounds(const json::object& object, const char* min, const char* max,
-                       const Place& place) {
-    Bounds bounds{count(object, min, place).value_or(0), count(object, max, place)};
-    if (bounds.max && *bounds.max < bounds.min) {
-      fail(place, fmt::format("\"{}\" is below \"{}\"", max, min));
-    }
-    return bounds;
-  }
-
   /// An opening bracket, `item` as often as `bounds` say with commas between, the closing one.
-  std::string list(char open, std::string_view item, const Bounds& bounds, char close) {
+  std::string list(char open, std::string_view item, const SchemaBounds& bounds, char close) {
     if (bounds.max == 0U) return add_rule(fmt::format("\"{}\" ws \"{}\"", open, close));
     std::string items = fmt::format("{} ws (\",\" ws {} ws){}", item, item, bounds.repetition(1));
     if (bounds.min == 0) items = fmt::format("({})?", items);
@@ -394,7 +249,7 @@ class Converter {
   // ---- types ------------------------------------------------------------------------------------
 
   std::string string_of(const json::object& object, const Place& place) {
-    const Bounds length = bounds(object, "minLength", "maxLength", place);
+    const SchemaBounds length = bounds_of(object, "minLength", "maxLength", place);
     if (const json::value* format = object.if_contains("format")) {
       if (object.contains("minLength") || object.contains("maxLength")) {
         fail(place, "\"format\" is not supported beside lengths: leave one of them out");
@@ -432,7 +287,7 @@ class Converter {
   }
 
   std::string array_of(const json::object& object, const Place& place) {
-    Bounds length = bounds(object, "minItems", "maxItems", place);
+    SchemaBounds length = bounds_of(object, "minItems", "maxItems", place);
     const json::value* items = object.if_contains("items");
     const bool no_items = items != nullptr && items->is_bool() && !items->get_bool();
     const json::value* prefix = object.if_contains("prefixItems");
@@ -471,7 +326,7 @@ class Converter {
       fail(place.at("properties"), "must be an object of schemas");
     }
     const bool closed = additional != nullptr && additional->is_bool() && !additional->get_bool();
-    const Bounds size = bounds(object, "minProperties", "maxProperties", place);
+    const SchemaBounds size = bounds_of(object, "minProperties", "maxProperties", place);
     if (properties == nullptr || properties->get_object().empty()) {
       if (!required_of(object, nullptr, place).empty()) {
         fail(place, "\"required\" names what \"properties\" does not have: describe it there");
@@ -494,25 +349,6 @@ class Converter {
                          additional == nullptr || closed ? nullptr : additional, place);
   }
 
-  static std::set<std::string, std::less<>> required_of(const json::object& object,
-                                                        const json::object* properties,
-                                                        const Place& place) {
-    std::set<std::string, std::less<>> names;
-    const json::value* required = object.if_contains("required");
-    if (required == nullptr) return names;
-    if (!required->is_array()) fail(place.at("required"), "must be a list of names");
-    for (const json::value& name : required->get_array()) {
-      if (!name.is_string()) fail(place.at("required"), "must be a list of names");
-      if (properties != nullptr && !properties->contains(name.get_string())) {
-        fail(place.at("required"),
-             fmt::format("\"{}\" is not among \"properties\": describe it there",
-                         view(name.get_string())));
-      }
-      names.emplace(view(name.get_string()));
-    }
-    return names;
-  }
-
   /// From the last member backwards: what may follow when one stands before already, and what when
   /// none does.
   std::string named_members(const json::object& object, const json::object& properties,
@@ -533,7 +369,7 @@ class Converter {
     std::string first = "\"\"";
     if (additional != nullptr) {
       const std::string extra =
-          add_rule(fmt::format("{} ws \":\" ws {} ws", name_but(names),
+          add_rule(fmt::format("{} ws \":\" ws {} ws", name_but(names, place),
                                visit(*additional, place.at("additionalProperties"))));
       after = add_rule(fmt::format("(\",\" ws {})*", extra));
       first = add_rule(fmt::format("({} {})?", extra, after));
@@ -550,7 +386,13 @@ class Converter {
 
   /// A name, in quotes, that is none of these. Without escapes, with which it could be one of them
   /// in disguise.
-  std::string name_but(const std::vector<std::string>& names) {
+  std::string name_but(const std::vector<std::string>& names, const Place& place) {
+    for (const std::string& name : names) {
+      if (name.size() <= kMaxNameBytes) continue;
+      fail(place.at("additionalProperties"),
+           fmt::format("beside a property's name of {} bytes it is not supported, of {} at most",
+                       name.size(), kMaxNameBytes));
+    }
     std::vector<std::string_view> sorted(names.begin(), names.end());
     std::sort(sorted.begin(), sorted.end());
     return add_rule(fmt::format("\"\\\"\" {} \"\\\"\"", rest_but(sorted, 0)));

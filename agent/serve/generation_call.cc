@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "agent/serve/admission_fields.h"
 
@@ -57,6 +61,16 @@ void apply_head(const GenerationCall& call, const Request& head) {
   request.reservation = head.reservation;
 }
 
+/// The parser checked everything but what depends on the model: the tokens that biases name,
+/// whether a grammar can be followed with its vocabulary, and the prompt. Messages begin with what
+/// is at fault, unless it is the prompt.
+std::string param_of(std::string_view message) {
+  for (const std::string_view name : {"logit_bias", "grammar"}) {
+    if (message.starts_with(name)) return std::string(name);
+  }
+  return "prompt";
+}
+
 /// What both listeners have. Fields are constant, but for those that say otherwise.
 struct Generation {
   Services services;  // used on the I/O thread only: only there is the server known to live
@@ -71,8 +85,7 @@ struct Generation {
       return from_refusal({model::RefusalReason::kDeadline, error.message, std::nullopt});
     }
     ApiError answer = from_failure(error);
-    // The other parameters were checked by the parser; what the engine refuses is the prompt.
-    if (error.code == Code::kInvalidArgument) answer.param = "prompt";
+    if (error.code == Code::kInvalidArgument) answer.param = param_of(error.message);
     return answer;
   }
 };
@@ -85,11 +98,19 @@ void mark_degraded(Response& response, std::optional<model::Degraded> from) {
 class WholeListener final : public model::Listener,
                             public std::enable_shared_from_this<WholeListener> {
  public:
-  WholeListener(Generation generation, FormatResult format)
-      : generation_(std::move(generation)), format_(format) {}
+  WholeListener(Generation generation, FormatResult format, bool wants_logprobs)
+      : generation_(std::move(generation)), format_(format) {
+    if (wants_logprobs) text_.logprobs.emplace();
+  }
 
-  void on_degraded(model::Degraded from) override { degraded_ = from; }
-  void on_text(std::string_view text) override { text_ += text; }
+  void on_degraded(model::Degraded from) override {
+    degraded_ = from;
+    text_.logprobs.reset();  // no model, no probabilities
+  }
+  void on_logprobs(std::span<const model::TokenLogprob> tokens) override {
+    text_.logprobs->insert(text_.logprobs->end(), tokens.begin(), tokens.end());
+  }
+  void on_text(std::string_view text) override { text_.text += text; }
 
   void on_complete(const Completion& completion) override {
     completion_ = completion;
@@ -120,7 +141,7 @@ class WholeListener final : public model::Listener,
   const Generation generation_;
   const FormatResult format_;
   // Written by the engine's thread before it posts the end, read by what that posts.
-  std::string text_;
+  GeneratedText text_;
   std::optional<model::Degraded> degraded_;
   Completion completion_;
 };
@@ -134,13 +155,20 @@ class StreamListener final : public model::Listener,
 
   void on_degraded(model::Degraded from) override { degraded_ = from; }
 
+  void on_logprobs(std::span<const model::TokenLogprob> tokens) override {
+    logprobs_.emplace(tokens.begin(), tokens.end());
+  }
+
   void on_text(std::string_view text) override {
     posted_bytes_.fetch_add(text.size(), std::memory_order_relaxed);
-    generation_.exchange->post([self = shared_from_this(), piece = std::string(text)] {
-      self->begin();
-      self->generation_.exchange->write(text_event(self->generation_.names, piece));
-      self->posted_bytes_.fetch_sub(piece.size(), std::memory_order_relaxed);
-    });
+    generation_.exchange->post(
+        [self = shared_from_this(),
+         piece = GeneratedText{std::string(text), std::exchange(logprobs_, std::nullopt)}] {
+          self->begin();
+          self->generation_.exchange->write(
+              text_event(self->generation_.names, piece, self->text_offset_));
+          self->posted_bytes_.fetch_sub(piece.text.size(), std::memory_order_relaxed);
+        });
   }
 
   bool wants_more() const override {
@@ -186,7 +214,11 @@ class StreamListener final : public model::Listener,
   }
 
   const Generation generation_;
-  bool begun_ = false;  // I/O thread
+  // I/O thread.
+  bool begun_ = false;
+  std::size_t text_offset_ = 0;  ///< characters of the tokens written
+  // Engine's thread.
+  std::optional<std::vector<model::TokenLogprob>> logprobs_;  ///< for the next piece
   // Written by the engine's thread before its first post(), read by what that posts.
   std::optional<model::Degraded> degraded_;
   std::atomic<std::size_t> posted_bytes_{0};  ///< and not written yet
@@ -244,7 +276,8 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
   if (call.stream) {
     request->listener = std::make_shared<StreamListener>(std::move(generation));
   } else {
-    request->listener = std::make_shared<WholeListener>(std::move(generation), format);
+    request->listener = std::make_shared<WholeListener>(std::move(generation), format,
+                                                        request->sampling.logprobs.has_value());
   }
   // The exchange must not own the request: the request's listener owns the exchange.
   exchange->on_abort([weak = std::weak_ptr(request)] {

@@ -21,7 +21,7 @@ namespace weir::serve {
 [[nodiscard]] ApiError unknown_model(const model::Executor& executor, std::string_view name);
 
 /// Makes the body of a whole answer.
-using FormatResult = std::string (*)(const GenerationNames&, std::string_view text,
+using FormatResult = std::string (*)(const GenerationNames&, const GeneratedText& text,
                                      const model::Completion&);
 
 /// Submits the call, or answers the exchange with the error. A call with `stream` set is answered

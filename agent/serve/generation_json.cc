@@ -11,6 +11,8 @@
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
 #include "agent/serve/json_writer.h"
+#include "agent/serve/logprobs_json.h"
+#include "agent/serve/sampling_fields.h"
 
 namespace weir::serve {
 namespace json = boost::json;
@@ -18,7 +20,6 @@ namespace {
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
-constexpr double kMaxTemperature = 2;                  // OpenAI's
 constexpr std::size_t kMaxStops = 16;                  // OpenAI allows 4
 constexpr std::size_t kMaxStopBytes = 256;
 // The document of most requests fits in this much of the stack; that of others takes more from the
@@ -38,15 +39,7 @@ void read_common(JsonFields& fields, GenerationCall& call, TimePoint now) {
   if (const auto deadline = fields.integer("deadline_ms", 1, kMaxTimeoutMs)) {
     request.deadline = now + std::chrono::milliseconds(*deadline);
   }
-  if (const auto temperature = fields.number("temperature", 0, kMaxTemperature)) {
-    request.sampling.temperature = static_cast<float>(*temperature);
-  }
-  if (const auto seed = fields.integer("seed", std::numeric_limits<std::int64_t>::min(),
-                                       std::numeric_limits<std::int64_t>::max())) {
-    // The sampler's seed has 32 bits: fold, so that seeds that differ above them differ still.
-    const auto bits = static_cast<std::uint64_t>(*seed);
-    request.sampling.seed = static_cast<std::uint32_t>(bits ^ (bits >> 32U));
-  }
+  read_sampling(fields, request.sampling);
   request.stop = fields.strings("stop", kMaxStops, kMaxStopBytes);
 }
 
@@ -66,17 +59,6 @@ void refuse_unsupported(JsonFields& fields) {
   }
   if (!fields.string("suffix").value_or("").empty()) {
     fields.reject("suffix", "must be empty: insertion is not supported");
-  }
-  if (fields.find("logprobs") != nullptr) {
-    fields.reject("logprobs", "must be null: log probabilities are not supported");
-  }
-  for (const char* const penalty : {"presence_penalty", "frequency_penalty"}) {
-    if (fields.number(penalty, -2, 2).value_or(0) != 0) {
-      fields.reject(penalty, "must be 0: penalties are not supported");
-    }
-  }
-  if (const json::object* bias = fields.nested("logit_bias"); bias != nullptr && !bias->empty()) {
-    fields.reject("logit_bias", "must be empty: biases are not supported");
   }
 }
 
@@ -119,13 +101,18 @@ void write_completion_head(JsonWriter& out, const GenerationNames& names) {
   out.key("model").string(names.model);
 }
 
-void write_one_choice(JsonWriter& out, std::string_view text,
+void write_one_choice(JsonWriter& out, const GeneratedText& piece, std::size_t& offset,
                       std::optional<model::FinishReason> reason) {
   out.key("choices").begin_array();
   out.begin_object();
-  out.key("text").string(text);
+  out.key("text").string(piece.text);
   out.key("index").integer(0);
-  out.key("logprobs").null();
+  out.key("logprobs");
+  if (piece.logprobs.has_value()) {
+    offset = write_logprobs(out, *piece.logprobs, offset);
+  } else {
+    out.null();
+  }
   out.key("finish_reason");
   if (reason.has_value()) {
     out.string(finish_reason(*reason));
@@ -142,14 +129,14 @@ constexpr std::string_view kEventEnd = "\n\n";
 // Room for everything in an answer that is not its text.
 constexpr std::size_t kAroundText = 384;
 
-std::string choice_event(const GenerationNames& names, std::string_view text,
-                         std::optional<model::FinishReason> reason) {
+std::string choice_event(const GenerationNames& names, const GeneratedText& piece,
+                         std::size_t& offset, std::optional<model::FinishReason> reason) {
   std::string event;
-  event.reserve(kAroundText + text.size());
+  event.reserve(kAroundText + piece.text.size());
   event += kEventBegin;
   JsonWriter out(event);
   write_completion_head(out, names);
-  write_one_choice(out, text, reason);
+  write_one_choice(out, piece, offset, reason);
   // OpenAI: with include_usage every event has the field, and only the last one a value.
   if (names.include_usage) out.key("usage").null();
   out.end_object();
@@ -191,11 +178,6 @@ Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
   call.request->sampling.top_k = 0;
   call.request->prompt = read_completion_prompt(fields);
   read_common(fields, call, now);
-  if (const auto top_p = fields.number("top_p", 0, 1, true)) {
-    // Not 0, which means nothing, where a float cannot hold the value.
-    call.request->sampling.top_p =
-        std::max(static_cast<float>(*top_p), std::numeric_limits<float>::min());
-  }
   refuse_unsupported(fields);
   call.stream = fields.boolean("stream").value_or(false);
   std::optional<ApiError> nested_error;
@@ -209,15 +191,19 @@ Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
   return call;
 }
 
-std::string infer_result(const GenerationNames& names, std::string_view text,
+std::string infer_result(const GenerationNames& names, const GeneratedText& text,
                          const model::Completion& completion) {
   std::string body;
-  body.reserve(kAroundText + text.size());
+  body.reserve(kAroundText + text.text.size());
   JsonWriter out(body);
   out.begin_object();
   out.key("id").string(names.id);
   out.key("model").string(names.model);
-  out.key("result").string(text);
+  out.key("result").string(text.text);
+  if (text.logprobs.has_value()) {
+    out.key("logprobs");
+    write_logprobs(out, *text.logprobs, 0);
+  }
   out.key("finish_reason").string(finish_reason(completion.reason));
   write_usage(out, completion.usage);
   out.key("timings").begin_object();
@@ -229,24 +215,27 @@ std::string infer_result(const GenerationNames& names, std::string_view text,
   return body;
 }
 
-std::string completion_result(const GenerationNames& names, std::string_view text,
+std::string completion_result(const GenerationNames& names, const GeneratedText& text,
                               const model::Completion& completion) {
   std::string body;
-  body.reserve(kAroundText + text.size());
+  body.reserve(kAroundText + text.text.size());
   JsonWriter out(body);
   write_completion_head(out, names);
-  write_one_choice(out, text, completion.reason);
+  std::size_t offset = 0;
+  write_one_choice(out, text, offset, completion.reason);
   write_usage(out, completion.usage);
   out.end_object();
   return body;
 }
 
-std::string text_event(const GenerationNames& names, std::string_view text) {
-  return choice_event(names, text, std::nullopt);
+std::string text_event(const GenerationNames& names, const GeneratedText& piece,
+                       std::size_t& offset) {
+  return choice_event(names, piece, offset, std::nullopt);
 }
 
 std::string closing_events(const GenerationNames& names, const model::Completion& completion) {
-  std::string events = choice_event(names, "", completion.reason);
+  std::size_t offset = 0;  // no token is in it
+  std::string events = choice_event(names, {}, offset, completion.reason);
   if (names.include_usage) {
     events += kEventBegin;
     JsonWriter out(events);

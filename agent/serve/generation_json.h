@@ -6,11 +6,13 @@
 // Thread-safe: pure functions; ids and the wall clock apart.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "agent/base/clock.h"
 #include "agent/model/generation.h"
@@ -41,13 +43,22 @@ struct GenerationNames {
   bool include_usage = false;
 };
 
-[[nodiscard]] std::string infer_result(const GenerationNames& names, std::string_view text,
+/// A text, or a piece of one.
+struct GeneratedText {
+  std::string text;
+  /// Of the tokens that begin in it; unset: not asked for, or none begins in this piece.
+  std::optional<std::vector<model::TokenLogprob>> logprobs;
+};
+
+[[nodiscard]] std::string infer_result(const GenerationNames& names, const GeneratedText& text,
                                        const model::Completion& completion);
-[[nodiscard]] std::string completion_result(const GenerationNames& names, std::string_view text,
+[[nodiscard]] std::string completion_result(const GenerationNames& names, const GeneratedText& text,
                                             const model::Completion& completion);
 
 /// Server-sent events of a streamed completion, each with its blank line.
-[[nodiscard]] std::string text_event(const GenerationNames& names, std::string_view text);
+/// `offset`: characters of the text that came before; those of this piece's tokens are added.
+[[nodiscard]] std::string text_event(const GenerationNames& names, const GeneratedText& piece,
+                                     std::size_t& offset);
 /// The last text event, usage if it was asked for, and [DONE].
 [[nodiscard]] std::string closing_events(const GenerationNames& names,
                                          const model::Completion& completion);

@@ -33,6 +33,13 @@ JsonWriter& JsonWriter::key(std::string_view name) {
   return *this;
 }
 
+JsonWriter& JsonWriter::text_key(std::string_view name) {
+  string(name);
+  out_ += ':';
+  comma_ = false;
+  return *this;
+}
+
 void JsonWriter::string(std::string_view text) {
   separate();
   out_ += '"';
@@ -62,6 +69,13 @@ void JsonWriter::milliseconds(std::chrono::nanoseconds value) {
   if (fraction.empty()) return;
   out_ += '.';
   out_ += fraction;
+}
+
+void JsonWriter::number(float value) {
+  separate();
+  std::array<char, 32> digits{};
+  const auto written = std::to_chars(digits.data(), digits.data() + digits.size(), value);
+  out_.append(digits.data(), written.ptr);
 }
 
 void JsonWriter::null() {

@@ -28,6 +28,9 @@ class JsonWriter {
   /// A literal that needs no escaping; its value follows.
   JsonWriter& key(std::string_view name);
 
+  /// The same for any UTF-8.
+  JsonWriter& text_key(std::string_view name);
+
   /// `text` is UTF-8.
   void string(std::string_view text);
   template <std::integral Integer>
@@ -37,6 +40,8 @@ class JsonWriter {
   }
   /// In milliseconds: to the microsecond, below 1 ms to the nanosecond. Negative ones are 0.
   void milliseconds(std::chrono::nanoseconds value);
+  /// As short as it can be and mean the same float again. Precondition: finite.
+  void number(float value);
   void null();
 
  private:
