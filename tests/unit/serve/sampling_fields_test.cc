@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -136,6 +138,21 @@ TEST(SamplingFields, RejectWithFieldValueAndRange) {
       EXPECT_EQ(error->param, expected.param) << body;
       EXPECT_EQ(error->message, expected.message) << body;
     }
+  }
+}
+
+TEST(SamplingFields, EachIsDocumented) {
+  std::ifstream file("deploy/API.md");
+  const std::string document((std::istreambuf_iterator<char>(file)), {});
+  for (const char* const field :
+       {"temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "repeat_penalty",
+        "frequency_penalty", "presence_penalty", "repeat_last_n", "logit_bias", "logprobs",
+        "grammar", "json_schema", "response_format"}) {
+    // In the first column of a table.
+    const std::string name = "`" + std::string(field) + "`";
+    EXPECT_TRUE(document.find("\n| " + name) != std::string::npos ||
+                document.find(", " + name + " |") != std::string::npos)
+        << field;
   }
 }
 
