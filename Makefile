@@ -103,7 +103,7 @@ build: deps ## install what is missing and build everything
 deps:
 	$(Q)deploy/install-deps.sh $(DEPS_FLAGS)
 
-bin: $(BIN)/weir-agent $(BIN)/weir
+bin: $(BIN)/weir-agent $(BIN)/weir $(BIN)/weir-load-trial
 
 # Cached by version: a checkout that touches the script does not build it again.
 $(LLAMA_PREFIX)/.built:
@@ -166,7 +166,12 @@ $(BIN)/weir: $(CTL_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
-$(BIN)/weir-unit-tests: $(UNIT_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a
+# Found beside whatever loads a model.
+$(BIN)/weir-load-trial: $(OBJ)/agent/model/trial/main.o $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -lspdlog -lfmt -o $@
+
+$(BIN)/weir-unit-tests: $(UNIT_OBJ) $(FIX_OBJ) $(BUILD)/libweir.a | $(BIN)/weir-load-trial
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -lgmock -lgtest -o $@
 
@@ -325,11 +330,13 @@ PREFIX ?= /usr/local
 install: build ## install weir-agent, weir, the configuration and the model below PREFIX
 	install -D -m 755 $(BIN)/weir-agent $(DESTDIR)$(PREFIX)/sbin/weir-agent
 	install -D -m 755 $(BIN)/weir $(DESTDIR)$(PREFIX)/bin/weir
+	install -D -m 755 $(BIN)/weir-load-trial $(DESTDIR)$(PREFIX)/libexec/weir/weir-load-trial
 	install -D -m 644 deploy/config/weir.yaml $(DESTDIR)$(PREFIX)/share/weir/config/weir.yaml
 	install -D -m 644 deploy/models/tiny-stories-1m-q8_0.gguf $(DESTDIR)$(PREFIX)/share/weir/models/tiny-stories-1m-q8_0.gguf
 
 uninstall: ## remove what install put there
-	rm -rf $(DESTDIR)$(PREFIX)/sbin/weir-agent $(DESTDIR)$(PREFIX)/bin/weir $(DESTDIR)$(PREFIX)/share/weir
+	rm -rf $(DESTDIR)$(PREFIX)/sbin/weir-agent $(DESTDIR)$(PREFIX)/bin/weir \
+	  $(DESTDIR)$(PREFIX)/libexec/weir $(DESTDIR)$(PREFIX)/share/weir
 
 clean: ## remove build/ except the third-party libraries
 	$(Q)find $(BUILD) -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +

@@ -2,7 +2,6 @@
 #include "agent/model/loaded_model.h"
 
 #include <fmt/format.h>
-#include <gguf.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -10,12 +9,11 @@
 #include <memory>
 #include <string_view>
 #include <thread>
-#include <unordered_set>
 #include <utility>
 
 #include "agent/model/gguf_header.h"
+#include "agent/model/gguf_vetting.h"
 #include "agent/model/llama_log.h"
-#include "agent/model/text_assembler.h"
 
 namespace weir::model {
 
@@ -35,47 +33,6 @@ bool on_progress(float progress, void* user_data) {
 
 Error refused(const ModelOptions& options, std::string_view reason) {
   return make_error(Code::kInvalidArgument, fmt::format("{}: {}", options.path, reason));
-}
-
-// libllama answers these damages with abort(), not with an error; found by mutating the metadata
-// of the shipped model: more layers than the file has tensors for, and a token that occurs twice.
-// (`general.architecture` names the prefix of the architecture's keys.)
-Status check_metadata(const ModelOptions& options) {
-  const LlamaErrors errors;
-  const std::unique_ptr<gguf_context, decltype(&gguf_free)> file(
-      gguf_init_from_file(options.path.c_str(), {.no_alloc = true, .ctx = nullptr}), &gguf_free);
-  if (!file) {
-    return refused(options, errors.reason("its metadata cannot be read"));
-  }
-  const std::int64_t architecture = gguf_find_key(file.get(), "general.architecture");
-  if (architecture < 0 || gguf_get_kv_type(file.get(), architecture) != GGUF_TYPE_STRING) {
-    return refused(options, "it does not name its architecture");
-  }
-  const std::int64_t tokens = gguf_find_key(file.get(), "tokenizer.ggml.tokens");
-  if (tokens >= 0 && gguf_get_kv_type(file.get(), tokens) == GGUF_TYPE_ARRAY &&
-      gguf_get_arr_type(file.get(), tokens) == GGUF_TYPE_STRING) {
-    std::unordered_set<std::string_view> seen;
-    for (std::size_t i = 0; i < gguf_get_arr_n(file.get(), tokens); ++i) {
-      const std::string_view token = gguf_get_arr_str(file.get(), tokens, i);
-      if (!token.empty() && !seen.insert(token).second) {
-        return refused(options, fmt::format("the token \"{}\" occurs twice in its vocabulary",
-                                            replace_invalid_utf8(token)));
-      }
-    }
-  }
-  const std::string key = std::string(gguf_get_val_str(file.get(), architecture)) + ".block_count";
-  const std::int64_t layers = gguf_find_key(file.get(), key.c_str());
-  if (layers < 0 || gguf_get_kv_type(file.get(), layers) != GGUF_TYPE_UINT32) {
-    return {};  // libllama says what is missing
-  }
-  const std::uint32_t count = gguf_get_val_u32(file.get(), layers);
-  const std::int64_t tensors = gguf_get_n_tensors(file.get());
-  // A part of a split file may hold fewer tensors than the model has layers.
-  if (gguf_find_key(file.get(), "split.count") < 0 && count > tensors) {
-    return refused(options,
-                   fmt::format("{} is {}, but the file has only {} tensors", key, count, tensors));
-  }
-  return {};
 }
 
 Result<ModelHandle> load_file(const ModelOptions& options, const LoadedModel::Progress& progress) {
@@ -155,8 +112,9 @@ Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const Pro
   }
   // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
   try {
-    if (Status status = check_metadata(options); !status) {
-      return std::move(status).error();
+    if (Status fit = gguf_vetting().vet(options.path, options.trial, [&] { return progress(0); });
+        !fit) {
+      return std::move(fit).error();
     }
     auto model = load_file(options, progress);
     if (!model) {

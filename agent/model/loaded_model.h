@@ -18,6 +18,7 @@
 #include "agent/base/result.h"
 #include "agent/model/identity.h"
 #include "agent/model/llama_handles.h"
+#include "agent/model/load_trial.h"
 #include "agent/model/vocabulary.h"
 #include "agent/schedule/batch_former.h"
 #include "agent/schedule/queue_options.h"
@@ -36,7 +37,8 @@ struct ModelOptions {
   /// 1..1024. Unset: the CPUs this process may use, but no more than one per kBytesPerThread of the
   /// file.
   std::optional<std::uint32_t> threads;
-  bool preload = false;  ///< load at start, not at the first request
+  bool preload = false;                ///< load at start, not at the first request
+  TrialMode trial = TrialMode::kAuto;  ///< of the file, in a child process, before a load
   /// Unload after so long without a request; zero: as soon as there is none. Unset: never.
   std::optional<Duration> keep_alive;
   /// Order and further bounds of the queue; of `queue.all.max_requests` max_queue is in force.
