@@ -140,7 +140,9 @@ bool Engine::load() {
     fail_load(model.error());
     return false;
   }
-  runner_ = std::make_unique<BatchRunner>(std::move(*model), clock_, stopping_);
+  runner_ = std::make_unique<BatchRunner>(std::move(*model), clock_, stopping_,
+                                          RunnerOptions{options_.park_bytes, options_.prefix_reuse},
+                                          [this] { return queue_->most_urgent(); });
   tokenizer_.emplace(*queue_, runner_->model(), workers_);
   ModelInfo info;
   {
@@ -226,7 +228,7 @@ void Engine::step() {
   StepReport report;
   runner_->let_go(report);
   settle(report);
-  std::vector<Taken> taken = queue_->take(runner_->free_sequences());
+  std::vector<Taken> taken = queue_->take(runner_->room(queue_->most_urgent()));
   {
     const std::lock_guard lock(mutex_);
     info_.running = static_cast<std::uint32_t>(runner_->running() + taken.size());
@@ -238,7 +240,7 @@ void Engine::step() {
   runner_->step(report);
   settle(report);
   if (runner_->running() > 0 && runner_->running() == runner_->resting()) {
-    queue_->rest(kRest, runner_->free_sequences() > 0);
+    queue_->rest(kRest, runner_->room(queue_->most_urgent()) > 0);
   }
 }
 
@@ -251,6 +253,7 @@ void Engine::settle(StepReport& report) {
     info_.decode_aborts += report.decode_aborts;
     info_.running = runner_ ? static_cast<std::uint32_t>(runner_->running()) : 0;
     info_.resting = runner_ ? static_cast<std::uint32_t>(runner_->resting()) : 0;
+    if (runner_) info_.engine = runner_->reading();
   }
   queue_->settle(report.ended);
   report = {};
@@ -267,6 +270,10 @@ void Engine::stop() {
   queue_->fail_waiting(error);
   tokenizer_.reset();
   runner_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    info_.engine.clear_gauges();
+  }
   queue_->close();
   if (host_ != nullptr) host_->released(*this);
 }

@@ -95,6 +95,7 @@ void ModelInfo::add_counts(const ModelInfo& version) {
   completion_tokens += version.completion_tokens;
   decode_steps += version.decode_steps;
   decode_aborts += version.decode_aborts;
+  engine.add(version.engine);
 }
 
 std::string_view to_string(ModelInfo::State state) {

@@ -21,6 +21,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/model/engine_reading.h"
 #include "agent/schedule/batch_reading.h"
 #include "agent/schedule/level.h"
 #include "agent/schedule/refusal.h"
@@ -78,6 +79,7 @@ enum class FinishReason {
 struct Usage {
   std::uint32_t prompt_tokens = 0;
   std::uint32_t completion_tokens = 0;
+  std::uint32_t cached_tokens = 0;  ///< of the prompt: not computed, an earlier one began alike
 };
 
 struct Completion {
@@ -220,6 +222,7 @@ struct ModelInfo {
   std::uint64_t completion_tokens = 0;
   std::uint64_t decode_steps = 0;
   std::uint64_t decode_aborts = 0;                ///< because of cancelled requests
+  EngineReading engine;                           ///< of generation only
   std::optional<schedule::BatchReading> batches;  ///< one-shot work only
 
   /// Adds what an earlier or another version of the same model counts, requests in progress

@@ -60,8 +60,13 @@ Result<ModelHandle> load_file(const ModelOptions& options, const LoadedModel::Pr
 
 Result<ContextHandle> make_context(const ModelOptions& options, llama_model* model,
                                    std::uint32_t context_tokens, std::uint64_t file_bytes) {
-  const std::uint64_t cells = std::uint64_t{context_tokens} * options.max_sequences;
-  if (cells > INT32_MAX) {
+  const std::uint64_t all = std::uint64_t{context_tokens} * options.max_sequences;
+  const std::uint64_t cells = std::min<std::uint64_t>(all, options.kv_tokens.value_or(INT32_MAX));
+  if (options.kv_tokens && *options.kv_tokens < context_tokens) {
+    return refused(options, fmt::format("kv_tokens {} is less than the {} of one sequence",
+                                        *options.kv_tokens, context_tokens));
+  }
+  if (all > INT32_MAX && !options.kv_tokens) {
     return refused(options, fmt::format("context_tokens {} x max_sequences {} exceeds {} KV cells",
                                         context_tokens, options.max_sequences, INT32_MAX));
   }
@@ -74,7 +79,7 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_threads = static_cast<std::int32_t>(
       options.threads.value_or(default_threads(file_bytes, usable_cpus())));
   params.n_threads_batch = params.n_threads;
-  params.kv_unified = false;
+  params.kv_unified = cells < all;
   params.no_perf = true;
   const LlamaErrors errors;
   ContextHandle context(llama_init_from_model(model, params));

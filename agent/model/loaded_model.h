@@ -25,6 +25,8 @@
 
 namespace weir::model {
 
+inline constexpr std::uint64_t kDefaultParkBytes = std::uint64_t{256} << 20;
+
 struct ModelOptions {
   std::string name;  ///< 1..128 characters of [A-Za-z0-9._-]
   /// Set: executed by Identity, in batches; of the rest only max_queue, queue and batch count then.
@@ -33,6 +35,11 @@ struct ModelOptions {
   std::string path;                             ///< a GGUF file; need not exist before the load
   std::uint32_t max_sequences = 8;              ///< decoded together; 1..256
   std::optional<std::uint32_t> context_tokens;  ///< per sequence, 32..1048576; unset: as trained
+  /// KV cells in all, >= context_tokens. Unset, or as many as max_sequences x context_tokens: these,
+  /// reserved by sequence; fewer: one pool (kv_store.h).
+  std::optional<std::uint32_t> kv_tokens;
+  std::uint64_t park_bytes = kDefaultParkBytes;  ///< for copies of sequences that make room
+  bool prefix_reuse = true;  ///< do not compute again what prompts have in common
   std::uint32_t max_queue = 256;                ///< requests waiting for a sequence; 1..1048576
   /// 1..1024. Unset: the CPUs this process may use, but no more than one per kBytesPerThread of the
   /// file.
@@ -82,7 +89,7 @@ class LoadedModel {
   [[nodiscard]] const std::shared_ptr<llama_model>& weights() const { return model_; }
   /// Valid as long as the weights.
   [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
-  /// KV cells that one sequence may use; reserved for it, so sequences cannot starve each other.
+  /// KV cells that one sequence may use.
   [[nodiscard]] std::uint32_t context_tokens() const { return context_tokens_; }
   [[nodiscard]] std::uint64_t parameters() const { return llama_model_n_params(model_.get()); }
 

@@ -258,6 +258,14 @@ std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) c
   return first + rate_.drain_time(queue_.ahead(level)).value_or(Duration::zero());
 }
 
+std::optional<std::int32_t> RequestQueue::most_urgent() const {
+  const std::lock_guard lock(mutex_);
+  for (std::int32_t level = 0; level < schedule::kLevels; ++level) {
+    if (queue_.load(level).requests > 0) return level;
+  }
+  return std::nullopt;
+}
+
 bool RequestQueue::has_work() const {
   const std::lock_guard lock(mutex_);
   return has_work_locked();

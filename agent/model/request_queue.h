@@ -117,6 +117,9 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// Whether there is something to take; until prepare_with(), whether something waits.
   [[nodiscard]] bool has_work() const;
 
+  /// The level from which take() would give the first request; unset: there is none.
+  [[nodiscard]] std::optional<std::int32_t> most_urgent() const;
+
   /// Fills in what is known here: gauges and counters of requests, all but `running` and `resting`.
   void read(ModelInfo& info) const;
 

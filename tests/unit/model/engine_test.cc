@@ -221,36 +221,6 @@ TEST_F(EngineTest, RestingOnesLeaveWhenCancelledOrLate) {
   EXPECT_EQ(engine->info().running, 0U);
 }
 
-// A step of several prompts takes long; whoever is cancelled in it does not wait for its end. What
-// the others say must not depend on it.
-TEST_F(EngineTest, StepIsBegunAgainWithoutTheCancelledOne) {
-  ModelOptions options = shipped(4);
-  options.context_tokens = 4096;
-  make(options);
-  std::string prompt;
-  for (int i = 0; i < 500; ++i) prompt += "Once upon a time. ";
-  const Call alone = greedy_call(prompt, 20);
-  ASSERT_FALSE(engine->submit(alone.request));
-  ASSERT_TRUE(idle());
-  ASSERT_TRUE(alone.heard->completion());
-
-  std::mt19937 random(3);
-  for (int round = 0; round < 50 && engine->info().decode_aborts == 0; ++round) {
-    const Call stays = greedy_call(prompt, 20);
-    const Call leaves = greedy_call(prompt, 20);
-    ASSERT_FALSE(engine->submit(stays.request));
-    ASSERT_FALSE(engine->submit(leaves.request));
-    ASSERT_TRUE(eventually([&] { return engine->info().running == 2; }));
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
-    leaves.request->cancel();
-    ASSERT_TRUE(leaves.heard->wait_end());
-    ASSERT_TRUE(stays.heard->wait_end());
-    ASSERT_TRUE(stays.heard->completion());
-    EXPECT_EQ(stays.heard->text(), alone.heard->text());
-  }
-  EXPECT_GT(engine->info().decode_aborts, 0U);
-}
-
 // The one who stays would never end if each of those who come and leave stopped a step of its
 // prompt: the time that was lost is made good first.
 TEST_F(EngineTest, WhoSendsAndCancelsDoesNotKeepTheOthersFromGoingOn) {

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which sequences take part in a step, and with how many tokens. Who generates goes first, with one
+// token each; prompts get chunks of the time that is left, in the order of their urgency: level,
+// deadline (none last), admission.
+//
+// The time for prompts. While somebody generates: kPromptShare of what the generating tokens cost,
+// so that a token comes within twice its time without prompts; more when more sequences wait in
+// their prompts than generate, by their numbers. While nobody does: kAloneStep, or as much as it
+// takes for the pass over the weights to be kWorth-th of it, so that large models lose no
+// throughput. In a hurry (somebody shall hear of the end of this step soon): kShortStep.
+//
+// Who generates at a lower level pauses while a prompt of a higher level is worked on, but no
+// longer than kLongestPause at a time: the caller says who is due.
+//
+// In every step that is not empty, the most urgent prompt that is not held gets a token at least,
+// or all who generate and do not pause do: nothing stands still for ever.
+//
+// Pure.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "agent/base/clock.h"
+#include "agent/model/step_cost.h"
+
+namespace weir::model {
+
+inline constexpr double kPromptShare = 0.75;
+inline constexpr Duration kAloneStep = std::chrono::milliseconds(6);
+inline constexpr Duration kShortStep = std::chrono::milliseconds(3);
+inline constexpr Duration kLongestPause = std::chrono::milliseconds(250);
+inline constexpr std::size_t kWorth = 16;
+/// Fewer are not worth a pass, unless no more are left.
+inline constexpr std::size_t kFewestPromptTokens = 4;
+/// Of a chunk while nothing is known about the cost.
+inline constexpr std::size_t kFirstPromptTokens = 32;
+
+/// Where a sequence stands among others. The smaller is the more urgent.
+struct Urgency {
+  std::int32_t level = 0;
+  TimePoint deadline = TimePoint::max();  ///< max(): none
+  std::uint64_t admission = 0;
+
+  friend bool operator<(const Urgency& a, const Urgency& b) {
+    return std::tie(a.level, a.deadline, a.admission) < std::tie(b.level, b.deadline, b.admission);
+  }
+};
+
+/// One sequence that could take part.
+struct PlanItem {
+  std::size_t slot = 0;
+  Urgency urgency;
+  std::size_t position = 0;  ///< tokens decoded
+  std::size_t left = 0;      ///< tokens to decode before the next one is sampled; >= 1
+  bool generates = false;    ///< past its prompt: left is 1
+  bool held = false;         ///< takes no part: another one computes what both begin with
+  bool due = false;          ///< has paused for long enough
+};
+
+struct PlanLimits {
+  std::size_t tokens = 0;  ///< of the step; >= the number of sequences
+  bool hurry = false;
+};
+
+struct StepPlan {
+  struct Part {
+    std::size_t slot = 0;
+    std::size_t tokens = 0;
+    bool generates = false;
+  };
+  std::vector<Part> parts;           ///< in the order of the batch
+  std::vector<std::size_t> pausing;  ///< slots of those that could generate
+  StepShape shape;
+};
+
+[[nodiscard]] StepPlan plan_step(std::span<const PlanItem> items, const StepCost& cost,
+                                 const PlanLimits& limits);
+
+}  // namespace weir::model
