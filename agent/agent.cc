@@ -12,6 +12,7 @@
 #include "agent/admit/memory_limit.h"
 #include "agent/balance/control_options.h"
 #include "agent/config/batch_rules.h"
+#include "agent/model/gguf_vetting.h"
 
 namespace weir {
 namespace {
@@ -93,6 +94,17 @@ Result<model::RegistryOptions> registry_options(const weir::v1::Config& config) 
   return options;
 }
 
+model::TrialMode trial_mode(const weir::v1::Model& model) {
+  switch (model.trial()) {
+    case weir::v1::Model::ALWAYS:
+      return model::TrialMode::kAlways;
+    case weir::v1::Model::NEVER:
+      return model::TrialMode::kNever;
+    default:
+      return model::TrialMode::kAuto;
+  }
+}
+
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
   std::vector<model::ModelOptions> all;
   for (const auto& model : config.models()) {
@@ -101,9 +113,13 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.path = model.path();
     options.max_sequences = model.max_sequences();
     if (model.has_context_tokens()) options.context_tokens = model.context_tokens();
+    if (model.has_kv_tokens()) options.kv_tokens = model.kv_tokens();
+    options.park_bytes = model.park_bytes();
+    options.prefix_reuse = model.prefix_reuse();
     options.max_queue = model.max_queue();
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
+    options.trial = trial_mode(model);
     options.keep_alive = keep_alive(model, config.registry());
     options.queue = queue_options(model.queue(), config.admission());
     options.batch = batch_options(model.batch());
@@ -294,6 +310,10 @@ std::shared_ptr<const kernel::Snapshot> Agent::LastSnapshot::kernel_snapshot() c
   auto report = control != nullptr ? control->latest() : nullptr;
   if (!report) return nullptr;
   return {report, &report->snapshot};
+}
+
+model::VettingReading Agent::LastSnapshot::vetting_reading() const {
+  return model::gguf_vetting().reading();
 }
 
 upstream::SlaReading Agent::LastSnapshot::sla_reading() const {

@@ -86,13 +86,22 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(!model.path().empty(), "path");
     not_here(model.has_max_sequences(), "max_sequences");
     not_here(model.has_context_tokens(), "context_tokens");
+    not_here(model.has_kv_tokens(), "kv_tokens");
+    not_here(model.has_park_bytes(), "park_bytes");
+    not_here(model.has_prefix_reuse(), "prefix_reuse");
     not_here(model.has_threads(), "threads");
     not_here(model.preload(), "preload");
+    not_here(model.trial() != weir::v1::Model::AUTO, "trial");
     not_here(model.has_keep_alive_seconds(), "keep_alive_seconds");
     check_batch(path + ".batch", model.batch(), problem);
     return;
   }
   if (model.path().empty()) problem(path + ".path", "is missing");
+  if (model.has_kv_tokens() && model.kv_tokens() < model.context_tokens()) {
+    problem(path + ".kv_tokens",
+            fmt::format("is {}, less than context_tokens {}: one sequence must fit",
+                        model.kv_tokens(), model.context_tokens()));
+  }
   if (model.has_identity()) problem(path + ".identity", "applies to executor identity only");
   if (model.has_batch())
     problem(path + ".batch", "applies to one-shot work only: executor identity");

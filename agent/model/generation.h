@@ -221,7 +221,7 @@ struct ModelInfo {
   std::uint64_t prompt_tokens = 0;
   std::uint64_t completion_tokens = 0;
   std::uint64_t decode_steps = 0;
-  std::uint64_t decode_aborts = 0;                ///< because of cancelled requests
+  std::uint64_t decode_aborts = 0;                ///< by cancelled or more urgent requests
   EngineReading engine;                           ///< of generation only
   std::optional<schedule::BatchReading> batches;  ///< one-shot work only
 

@@ -45,9 +45,9 @@ struct ModelOptions {
   /// file.
   std::optional<std::uint32_t> threads;
   bool preload = false;                ///< load at start, not at the first request
-  TrialMode trial = TrialMode::kAuto;  ///< of the file, in a child process, before a load
   /// Unload after so long without a request; zero: as soon as there is none. Unset: never.
   std::optional<Duration> keep_alive;
+  TrialMode trial = TrialMode::kAuto;  ///< of the file, in a child process, before a load
   /// Order and further bounds of the queue; of `queue.all.max_requests` max_queue is in force.
   schedule::QueueOptions queue;
 };

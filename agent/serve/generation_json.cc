@@ -89,6 +89,11 @@ void write_usage(JsonWriter& out, const model::Usage& usage) {
   out.key("prompt_tokens").integer(usage.prompt_tokens);
   out.key("completion_tokens").integer(usage.completion_tokens);
   out.key("total_tokens").integer(std::uint64_t{usage.prompt_tokens} + usage.completion_tokens);
+  if (usage.cached_tokens > 0) {
+    out.key("prompt_tokens_details").begin_object();
+    out.key("cached_tokens").integer(usage.cached_tokens);
+    out.end_object();
+  }
   out.end_object();
 }
 

@@ -8,6 +8,7 @@
 #include "agent/schedule/wait_histogram.h"
 #include "agent/telemetry/batch_metrics.h"
 #include "agent/telemetry/catalogue.h"
+#include "agent/telemetry/engine_metrics.h"
 
 namespace weir::telemetry {
 namespace {
@@ -104,6 +105,7 @@ void render_model_metrics(PrometheusText& out, std::span<const ModelInfo> models
   count(kModelCompletionTokens, &ModelInfo::completion_tokens);
   count(kModelDecodeSteps, &ModelInfo::decode_steps);
   count(kModelDecodeAborts, &ModelInfo::decode_aborts);
+  render_engine_metrics(out, models);
   render_batch_metrics(out, models);
 }
 

@@ -22,6 +22,7 @@ Exit status: 1 when something could not be set up or a request never counted as 
 """
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -43,9 +44,16 @@ CASES = ("queue", "stream", "prompt", "others")
 SEQUENCES = 8
 # Beyond what the model was trained for, it finds no end of its own.
 ENDLESS = {"prompt": "a " * 1000, "max_tokens": 6000, "temperature": 0, "stream": True}
-# Three tokens for each sentence and a bit; one token of answer.
-LONG_PROMPT = {"prompt": "Once upon a time. " * 600, "max_tokens": 1, "temperature": 0,
-               "stream": True}
+
+
+def long_prompt():
+    """Three tokens for each sentence and a bit; one token of answer. No two begin alike, or the
+    second would not be computed."""
+    return {"prompt": f"{next(_numbers)} " + "Once upon a time. " * 600, "max_tokens": 1,
+            "temperature": 0, "stream": True}
+
+
+_numbers = itertools.count(100000)
 # Not heard of by then, it was lost.
 LOST_AFTER_S = 10
 
@@ -153,12 +161,12 @@ class Scraper:
 
 @contextlib.contextmanager
 def company(agent, scraper, body, count):
-    """`count` sequences are taken by `body`, by one request after the other."""
+    """`count` sequences are taken by what `body` gives, by one request after the other."""
     stop, current = threading.Event(), [None] * count
 
     def send(place):
         while not stop.is_set():
-            client = current[place] = Client(agent, body)
+            client = current[place] = Client(agent, body())
             with contextlib.suppress(OSError):
                 client.read_all()
             client.leave(with_reset=False)
@@ -188,7 +196,7 @@ def one_sample(agent, scraper, case, number, chance):
     """ms from close() until it was counted; None when it had ended before."""
     before = scraper.read()
     own_prompt = case == "prompt" or (case == "others" and number % 4 >= 2)
-    client = Client(agent, LONG_PROMPT if own_prompt else ENDLESS)
+    client = Client(agent, long_prompt() if own_prompt else ENDLESS)
     with_reset = number % 2 == 1
     if case == "others":
         reached = scraper.wait(lambda r: r["running"] == SEQUENCES, 2)
@@ -212,7 +220,7 @@ def one_sample(agent, scraper, case, number, chance):
 
 def run_case(agent, case, arguments):
     chance, scraper = random.Random(arguments.seed), Scraper(agent)
-    others = {"queue": (ENDLESS, SEQUENCES), "others": (LONG_PROMPT, SEQUENCES - 1)}
+    others = {"queue": (lambda: ENDLESS, SEQUENCES), "others": (long_prompt, SEQUENCES - 1)}
     samples, missed = {"fin": [], "rst": []}, 0
     aborts = scraper.read()["aborts"]
     with (company(agent, scraper, *others[case]) if case in others
