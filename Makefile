@@ -292,11 +292,18 @@ $(BIN)/weir-fuzz-config: $(FUZZ_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
 
-.PHONY: fuzz fuzz-config need-clang++
+GGUF_FUZZ_OBJ := $(patsubst %.cc,$(OBJ)/fuzz/%.o,tests/fuzz/gguf_fuzz.cc tests/fixtures/gguf_writer.cc \
+                 $(wildcard agent/model/gguf_*.cc agent/model/printable.cc agent/model/text_assembler.cc))
+
+$(BIN)/weir-fuzz-gguf: $(GGUF_FUZZ_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
+
+.PHONY: fuzz fuzz-config fuzz-gguf need-clang++
 need-clang++:
 	$(Q)command -v $(CLANGXX) >/dev/null || { echo '$(CLANGXX) is missing: apt-get install clang' >&2; exit 1; }
 
-fuzz: fuzz-config ## every fuzzer, FUZZ_SECONDS=30 each
+fuzz: fuzz-config fuzz-gguf ## every fuzzer, FUZZ_SECONDS=30 each
 
 # What it finds that is new stays in build/fuzz/config, beside the seeds; a text that fails too.
 fuzz-config: need-clang++ deps ## feed the configuration reader with mutated texts, under ASan
@@ -304,6 +311,16 @@ fuzz-config: need-clang++ deps ## feed the configuration reader with mutated tex
 	$(Q)mkdir -p $(BUILD)/fuzz/config
 	$(Q)$(BIN)/weir-fuzz-config -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
 	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/config tests/fuzz/config
+
+# First a million by numbers, of which 2000 that pass the check are tried in a child; then by what
+# covers more of the code, under ASan. The seed is the metadata of the shipped model.
+fuzz-gguf: need-clang++ deps ## judge damaged model files: a million, and FUZZ_SECONDS=30 more under ASan
+	$(Q)$(MAKE) $(NEEDS_unit) $(BIN)/weir-fuzz-gguf
+	$(Q)WEIR_GGUF_MUTATIONS=1000000 WEIR_GGUF_TRIALS=2000 $(NEEDS_unit) --gtest_filter='GgufMutation.*'
+	$(Q)mkdir -p $(BUILD)/fuzz/gguf
+	$(Q)head -c 31616 deploy/models/tiny-stories-1m-q8_0.gguf > $(BUILD)/fuzz/gguf/shipped
+	$(Q)$(BIN)/weir-fuzz-gguf -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=65536 -verbosity=0 \
+	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/gguf
 
 # ---- care -------------------------------------------------------------------------------------
 

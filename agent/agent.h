@@ -66,6 +66,7 @@ class Agent {
     void follow(const upstream::PolicyExecutor& policies) { policies_ = &policies; }
     void follow(const schedule::WorkerPool& workers) { workers_ = &workers; }
     [[nodiscard]] std::shared_ptr<const kernel::Snapshot> kernel_snapshot() const override;
+    [[nodiscard]] model::VettingReading vetting_reading() const override;
     [[nodiscard]] upstream::SlaReading sla_reading() const override;
     [[nodiscard]] std::optional<schedule::WorkerPoolReading> worker_reading() const override;
 

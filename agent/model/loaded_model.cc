@@ -111,15 +111,15 @@ LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle conte
 
 Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const Progress& progress) {
   init_llama();
-  const auto file = inspect_gguf_file(options.path);
-  if (!file) {
-    return file.error();
-  }
   // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
   try {
     if (Status fit = gguf_vetting().vet(options.path, options.trial, [&] { return progress(0); });
         !fit) {
       return std::move(fit).error();
+    }
+    const auto file = inspect_gguf_file(options.path);
+    if (!file) {
+      return file.error();
     }
     auto model = load_file(options, progress);
     if (!model) {

@@ -14,6 +14,7 @@ void add_metrics(Router& router, const Services& services) {
     const admit::AdmissionReading admission = services.admission.reading();
     input.admission = &admission;
     input.models = services.executor.models();
+    input.vetting = services.metrics.vetting_reading();
     input.sla = services.metrics.sla_reading();
     input.workers = services.metrics.worker_reading();
     input.kernel = snapshot.get();

@@ -293,7 +293,7 @@ inline constexpr std::array<MetricDescription, kMetricCount> kCatalogue = {{
     {"weir_model_batch_item_seconds", MetricType::kGauge, "seconds",
      "What each member adds to that, as learned; left out until it is known."},
     {"weir_file_check_refusals_total", MetricType::kCounter, "loads",
-     "Loads refused because of what the model's file says about itself."},
+     "Loads refused because of the metadata in the model's file."},
     {"weir_file_trials_total", MetricType::kCounter, "trials",
      "Loads of model files in a child process, before that in the agent, by outcome."},
     {"weir_sla_requests_total", MetricType::kCounter, "requests", "Requests under an SLA policy."},

@@ -5,6 +5,7 @@
 
 #include "agent/telemetry/admission_metrics.h"
 #include "agent/telemetry/catalogue.h"
+#include "agent/telemetry/file_metrics.h"
 #include "agent/telemetry/kernel_metrics.h"
 #include "agent/telemetry/model_metrics.h"
 #include "agent/telemetry/sla_metrics.h"
@@ -68,6 +69,7 @@ std::string render_metrics(const MetricsInput& input) {
   render_http(out, input.http);
   if (input.admission != nullptr) render_admission_metrics(out, *input.admission);
   render_model_metrics(out, input.models);
+  render_file_metrics(out, input.vetting);
   render_sla_metrics(out, input.sla);
   if (input.workers) render_worker_metrics(out, *input.workers);
   if (input.kernel != nullptr) render_kernel_metrics(out, *input.kernel);

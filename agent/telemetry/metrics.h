@@ -15,6 +15,7 @@
 #include "agent/admit/admission.h"
 #include "agent/kernel/data_plane.h"
 #include "agent/model/generation.h"
+#include "agent/model/vetting_reading.h"
 #include "agent/schedule/worker_pool.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/prometheus_text.h"
@@ -28,6 +29,7 @@ struct MetricsInput {
   /// Null: nothing is admitted here, its families are left out.
   const admit::AdmissionReading* admission = nullptr;
   std::vector<model::ModelInfo> models;
+  model::VettingReading vetting;
   upstream::SlaReading sla;
   /// Unset: there is no pool, its families are left out.
   std::optional<schedule::WorkerPoolReading> workers;

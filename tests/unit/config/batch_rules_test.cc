@@ -49,6 +49,8 @@ TEST(BatchRules, EachExecutorHasItsOwnFields) {
               HasSubstr("models[0].max_sequences: does not apply"));
   EXPECT_THAT(problem(with_model("executor: identity, preload: true")),
               HasSubstr("models[0].preload: does not apply"));
+  EXPECT_THAT(problem(with_model("executor: identity, trial: never")),
+              HasSubstr("models[0].trial: does not apply"));
   EXPECT_THAT(problem(with_model("executor: llama")), HasSubstr("models[0].path: is missing"));
   EXPECT_THAT(problem(with_model("path: weir.yaml, identity: {busy: true}")),
               HasSubstr("models[0].identity: applies to executor identity only"));
