@@ -211,15 +211,15 @@ $(BIN)/weir-dispatch: $(OBJ)/tests/bench/dispatch.o $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
+$(BIN)/weir-stream-client: $(OBJ)/tests/bench/stream_client.o $(TOOL_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
+
 $(BIN)/weir-synth-model: $(OBJ)/tests/bench/synth_model.o $(OBJ)/tests/bench/synth_gguf.o
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -o $@
 
 .PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine
-$(BIN)/weir-stream-client: $(OBJ)/tests/bench/stream_client.o $(TOOL_OBJ) $(BUILD)/libweir.a
-	$(call msg,LINK,$@)
-	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
-
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -261,22 +261,22 @@ bench-dispatch: ## what a task costs in the worker pool and how long it waits, b
 bench-http: ## what the HTTP front makes of an identity model, beside a service in Go
 bench-overload: ## ten times the load that an agent can serve: refusals, latencies, fairness, memory
 bench-cancel: ## how long after its client has gone a request still takes a place
+bench-engine: llama-peers ## tokens per second and latencies beside llama-server and llama-batched-bench
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$*.py
-
-bench-engine: llama-peers ## tokens per second and latencies beside llama-server and llama-batched-bench
-.PHONY: bench-storm
-bench-storm: deps ## a minute of everything that applications do to sockets: no gauge loses count (root)
-	$(Q)$(MAKE) $(NEEDS_bpf)
-	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
 
 # Without them the bench prints the agent's own figures.
 .PHONY: llama-peers
 LLAMA_PEERS := $(THIRD_PARTY)/llama-$(LLAMA_VERSION)-peers
 llama-peers:
 	$(Q)[ -e $(LLAMA_PEERS)/.built ] || deploy/build-llama.sh --peers $(abspath $(LLAMA_PEERS)) || true
+
+.PHONY: bench-storm
+bench-storm: deps ## a minute of everything that applications do to sockets: no gauge loses count (root)
+	$(Q)$(MAKE) $(NEEDS_bpf)
+	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
 
 # Only what reads the configuration is instrumented; the rest comes from the library.
 CLANGXX      ?= clang++
