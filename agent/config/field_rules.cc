@@ -30,7 +30,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Config.services", Range{0, WEIR_MAX_POOLS}, ""},
     {"weir.v1.Config.models", Range{0, 64}, ""},
     {"weir.v1.Serve.http", {}, "127.0.0.1:8080"},
-    {"weir.v1.Serve.io_threads", Range{1, 256}, kOnePerCpu},
+    {"weir.v1.Serve.io_threads", Range{1, 256}, kOnePerTwoCpus},
     {"weir.v1.Serve.max_body_bytes", Range{1024, 1073741824}, "1048576"},
     {"weir.v1.Serve.max_connections", Range{1, 1048576}, "16384"},
     {"weir.v1.Serve.drain_timeout_seconds", Range{0, 3600}, "30"},
@@ -105,13 +105,13 @@ std::string to_text(double value) {
   return fmt::format("{}", value);
 }
 
-std::string cpus_text(const FieldRule& rule) {
+std::string cpus_text(const FieldRule& rule, double share) {
   cpu_set_t set;
   CPU_ZERO(&set);
   const int counted = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
   const double cpus =
       counted > 0 ? static_cast<double>(counted) : std::thread::hardware_concurrency();
-  return to_text(std::clamp(cpus, rule.range->min, rule.range->max));
+  return to_text(std::clamp(std::floor(cpus * share), rule.range->min, rule.range->max));
 }
 
 std::string out_of_range(std::string_view text, const FieldRule* rule, const Range& type_range) {
@@ -189,8 +189,9 @@ void fill_default(Message& message, const FieldDescriptor& field, const FieldRul
                          ? !reflection.HasField(message, &field)
                          : is_string && reflection.GetString(message, &field).empty();
   if (!unset) return;
-  const std::string text =
-      rule.default_value == kOnePerCpu ? cpus_text(rule) : std::string(rule.default_value);
+  std::string text(rule.default_value);
+  if (rule.default_value == kOnePerCpu) text = cpus_text(rule, 1);
+  if (rule.default_value == kOnePerTwoCpus) text = cpus_text(rule, 0.5);
   [[maybe_unused]] const auto problem = set_scalar(message, field, text, is_string);
   assert(!problem);
 }

@@ -26,12 +26,14 @@ struct FieldRule {
   std::string_view field;  ///< full protobuf name
   /// Range of a number, or of the number of items of a list.
   std::optional<Range> range;
-  /// The default as one would write it in the file; kOnePerCpu; empty: none.
+  /// The default as one would write it in the file; kOnePerCpu, kOnePerTwoCpus; empty: none.
   std::string_view default_value;
 };
 
 /// Default: as many as the CPUs on which this process may run, within the range of the field.
 inline constexpr std::string_view kOnePerCpu = "<one per CPU>";
+/// Half as many, and at least one.
+inline constexpr std::string_view kOnePerTwoCpus = "<one per two CPUs>";
 
 [[nodiscard]] std::span<const FieldRule> field_rules();
 /// Null when the field has no rule.

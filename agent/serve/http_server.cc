@@ -150,7 +150,7 @@ class HttpServer::Impl final : public ServerState {
   Status listen() {
     endpoint_ = shared_.options.listen;
     const unsigned threads = shared_.options.io_threads.value_or(
-        std::clamp(std::thread::hardware_concurrency(), 1U, 256U));
+        std::clamp(std::thread::hardware_concurrency() / 2, 1U, 256U));
     if (endpoint_.port != 0 && !shared_.options.share_port) {
       // SO_REUSEPORT would let a second agent share the port unnoticed: ask once without it.
       asio::io_context context;

@@ -32,7 +32,7 @@ struct ServeOptions {
   Endpoint listen;  ///< port 0: the kernel chooses
   /// Whether another process may be listening there already, one that hands over to this one.
   bool share_port = false;
-  std::optional<unsigned> io_threads;           ///< 1..256; unset: one per CPU
+  std::optional<unsigned> io_threads;           ///< 1..256; unset: one per two CPUs
   std::uint64_t max_body_bytes = 1 << 20;       ///< of one request; 1024..1 GiB
   std::uint32_t max_connections = 16384;        ///< 1..1048576; one more is answered with 503
   std::uint64_t max_stream_bytes = 1 << 20;     ///< unread by the client; 4 KiB..1 GiB
