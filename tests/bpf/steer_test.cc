@@ -74,7 +74,7 @@ TEST_F(Steer, FollowsTheWeights) {
     EXPECT_EQ(now.backends[i].connect_latency().count(), now.backends[i].connects);
     EXPECT_EQ(now.backends[i].in_flight, 0U);
   }
-  EXPECT_LT(chi_square, 13.82) << "2 degrees of freedom, p = 0.001";
+  EXPECT_LT(chi_square, 27.63) << "2 degrees of freedom, p = 1e-6";
   EXPECT_EQ(connects, kConnects);
   EXPECT_EQ(now.services[0].picks, kConnects);
   EXPECT_EQ(now.stats[WEIR_STAT_STEERED], kConnects);
