@@ -101,7 +101,9 @@ class BadConfig(unittest.TestCase):
             self.assertTrue(result.stderr.startswith(f"{program}: "), result.stderr)
 
     def test_what_is_required_is_named(self):
-        for program, word in (("weir-agent", "--config"), ("weir", "status, backends, events, explain, replay or detach")):
+        for program, word in (("weir-agent", "--config"),
+                              ("weir", "status, backends, events, explain, models, replay, "
+                                       "generate, bench-model or detach")):
             result = subprocess.run([BIN / program], capture_output=True, text=True, timeout=10)
             self.assertEqual(result.returncode, 2, result)
             self.assertIn(word, result.stderr)

@@ -97,8 +97,8 @@ class Queue(KernelTest):
         wait_until(lambda: self.value(name) > than, f"{name} is more than {than}")
 
     def block(self):
-        """A stream that holds the only sequence."""
-        blocker = self.client(LONG)
+        """A stream that holds the only sequence: nobody is more urgent, so it is not parked."""
+        blocker = self.client({**LONG, "priority": 0})
         self.assertIn(b" 200 ", blocker.read(1024))
         return blocker
 
