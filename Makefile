@@ -158,7 +158,8 @@ $(BUILD)/libweir.a: $(LIB_OBJ) $(PROTO_OBJ)
 	$(call msg,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BIN)/weir-agent: $(OBJ)/agent/main.o $(OBJ)/agent/agent.o $(OBJ)/agent/takeover.o $(BUILD)/libweir.a
+$(BIN)/weir-agent: $(OBJ)/agent/main.o $(OBJ)/agent/agent.o $(OBJ)/agent/stage_options.o \
+                    $(OBJ)/agent/takeover.o $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LIBS) -o $@
 
