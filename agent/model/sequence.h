@@ -8,16 +8,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "agent/base/result.h"
 #include "agent/model/llama_handles.h"
 #include "agent/model/logprob_trail.h"
 #include "agent/model/request_queue.h"
 #include "agent/model/sampler.h"
 #include "agent/model/step_plan.h"
 #include "agent/model/text_assembler.h"
+#include "agent/model/vocabulary.h"
 
 namespace weir::model {
 
@@ -50,6 +53,10 @@ struct Sequence {
   std::size_t in_batch = 0;               ///< tokens of this sequence
   std::optional<std::int32_t> logits_at;  ///< batch index whose logits give its next token
 
+  /// Of a request that was taken `admission`-th; moves from `taken` when it succeeds.
+  static Result<std::unique_ptr<Sequence>> create(Taken& taken, const Vocabulary& vocabulary,
+                                                  std::uint64_t admission);
+
   [[nodiscard]] std::size_t left() const { return tokens.size() - decoded; }
   [[nodiscard]] bool generates() const { return generated > 0 && left() == 1; }
   [[nodiscard]] const GenerationRequest& request() const { return *taken.request; }
@@ -65,5 +72,8 @@ struct Sequence {
     listener.on_text(piece);
   }
 };
+
+/// Null: the slot is free.
+using Slot = std::unique_ptr<Sequence>;
 
 }  // namespace weir::model
