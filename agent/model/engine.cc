@@ -9,7 +9,7 @@
 #include <chrono>
 #include <utility>
 
-#include "agent/model/gguf_header.h"
+#include "agent/model/gguf_vetting.h"
 #include "agent/model/load_estimate.h"
 #include "agent/model/warm_up.h"
 
@@ -172,19 +172,19 @@ Result<LoadedModel> Engine::load_file() {
     no_memory_ = !reserved.ok();
     return reserved;
   };
-  const auto file = inspect_gguf_file(options_.path);
+  const auto file = gguf_vetting().check(options_.path);
   if (!file) return file.error();
   {
     const std::lock_guard lock(mutex_);
     info_.file_bytes = file->bytes;
-    info_.created_unix_seconds = file->modified_unix_seconds;
+    if (stamp_) info_.created_unix_seconds = stamp_->modified_unix_seconds();
   }
   if (Status reserved = reserve(estimate_bytes(options_, file->bytes, nullptr)); !reserved) {
     return std::move(reserved).error();
   }
   logged_tenths_ = 0;
-  auto weights =
-      LoadedModel::load_weights(options_, [this](float progress) { return on_progress(progress); });
+  auto weights = LoadedModel::load_weights(
+      options_, *file, [this](float progress) { return on_progress(progress); });
   if (!weights) return std::move(weights).error();
   const std::uint64_t bytes = estimate_bytes(options_, file->bytes, weights->model.get());
   if (Status reserved = reserve(bytes); !reserved) return std::move(reserved).error();

@@ -234,6 +234,7 @@ Status check_other_parts(const std::string& path, const Split& split, CheckedGgu
       return refused(fmt::format("{}: it says that it is part {} of {}, by its name it is {} of {}",
                                  *other, found->number + 1, found->count, number + 1, split.count));
     }
+    checked.paths.push_back(*other);
     checked.parts.push_back(head->identity);
     checked.bytes += head->identity.bytes;
   }
@@ -261,7 +262,7 @@ Result<CheckedGguf> check_gguf_file(const std::string& path) {
     return refused(fmt::format("{}: part {} of {} of a split model; give the path of part 1", path,
                                split->number + 1, split->count));
   }
-  CheckedGguf checked{{head->identity}, head->identity.bytes};
+  CheckedGguf checked{{path}, {head->identity}, head->identity.bytes};
   if (Status others = check_other_parts(path, *split, checked); !others) {
     return std::move(others).error();
   }

@@ -24,10 +24,11 @@ Status check_gguf_layout(const GgufMetadata& metadata, std::uint64_t file_bytes)
 /// Whether the metadata describe a model: architecture, hyperparameters, vocabulary.
 Status check_gguf_model(const GgufMetadata& metadata);
 
-/// A model that has been checked. `parts`: the file, and the others of a split model, in order.
+/// A model that has been checked. Its parts: the file, and the others of a split model, in order.
 struct CheckedGguf {
-  std::vector<FileIdentity> parts;
-  std::uint64_t bytes = 0;  ///< of all parts
+  std::vector<std::string> paths;   ///< of the parts
+  std::vector<FileIdentity> parts;  ///< likewise
+  std::uint64_t bytes = 0;          ///< of all parts
 };
 
 /// Reads the metadata of the file, and of all parts of a split model, and applies both checks. The

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -15,6 +16,17 @@
 namespace weir::model {
 
 namespace {
+
+// Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+constexpr std::array<char, 4> kMagic{'G', 'G', 'U', 'F'};
+constexpr std::size_t kHeaderBytes = 24;
+constexpr std::uint32_t kOldestVersion = 2;  // libllama refuses version 1
+constexpr std::uint32_t kNewestVersion = 3;
+// An entry has at least: 8 bytes key length, 1 byte key, 4 bytes type, 1 byte value.
+constexpr std::uint64_t kLeastEntryBytes = 14;
+// A tensor has at least: 8 bytes name length, 1 byte name, 4 bytes dimension count, 8 bytes
+// dimension, 4 bytes type, 8 bytes offset.
+constexpr std::uint64_t kLeastTensorBytes = 33;
 
 constexpr std::uint32_t kTypes = 13;
 constexpr std::array<std::uint64_t, kTypes> kTypeBytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -31,9 +43,52 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 
 template <typename T>
 T little_endian(std::span<const std::byte> bytes) {
+  static_assert(std::endian::native == std::endian::little, "GGUF is little-endian");
   T value;
   std::memcpy(&value, bytes.data(), sizeof value);
   return value;
+}
+
+Error invalid(std::string reason) { return make_error(Code::kInvalidArgument, std::move(reason)); }
+
+/// `head`: the first min(kHeaderBytes, file_bytes) bytes of the file.
+Result<GgufHeader> parse_header(std::span<const std::byte> head, std::uint64_t file_bytes) {
+  if (file_bytes == 0) {
+    return invalid("the file is empty");
+  }
+  const std::size_t magic_bytes = std::min(head.size(), kMagic.size());
+  if (std::memcmp(head.data(), kMagic.data(), magic_bytes) != 0) {
+    return invalid("not a GGUF file (it does not begin with the letters GGUF)");
+  }
+  if (head.size() < kHeaderBytes || file_bytes < kHeaderBytes) {
+    return invalid(
+        fmt::format("truncated: {} bytes, the header alone has {}", file_bytes, kHeaderBytes));
+  }
+  GgufHeader header;
+  header.version = little_endian<std::uint32_t>(head.subspan(4));
+  header.tensors = little_endian<std::uint64_t>(head.subspan(8));
+  header.metadata_entries = little_endian<std::uint64_t>(head.subspan(16));
+  if ((header.version & 0xFFFFU) == 0 && header.version != 0) {
+    return invalid("a big-endian GGUF file; this build reads little-endian ones");
+  }
+  if (header.version < kOldestVersion || header.version > kNewestVersion) {
+    return invalid(fmt::format("GGUF version {}; supported are {} and {}", header.version,
+                               kOldestVersion, kNewestVersion));
+  }
+  if (header.tensors == 0) {
+    return invalid("no tensors (a vocabulary without weights)");
+  }
+  if (header.metadata_entries == 0) {
+    return invalid("no metadata, so no model architecture");
+  }
+  const std::uint64_t room = file_bytes - kHeaderBytes;
+  if (header.tensors > room / kLeastTensorBytes ||
+      header.metadata_entries > room / kLeastEntryBytes) {
+    return invalid(
+        fmt::format("truncated or corrupt: {} bytes cannot hold {} tensors and {} metadata entries",
+                    file_bytes, header.tensors, header.metadata_entries));
+  }
+  return header;
 }
 
 /// One parse. The methods that read return false once stop_ says why it cannot go on.
@@ -43,15 +98,15 @@ class Parser {
       : head_(head), file_bytes_(file_bytes) {}
 
   std::variant<GgufMetadata, GgufNeedsMore, Error> parse() {
-    if (const auto least = std::min<std::uint64_t>(kGgufHeaderBytes, file_bytes_);
+    if (const auto least = std::min<std::uint64_t>(kHeaderBytes, file_bytes_);
         head_.size() < least) {
       return GgufNeedsMore{least};
     }
-    auto header = parse_gguf_header(
-        head_.first(std::min<std::size_t>(head_.size(), kGgufHeaderBytes)), file_bytes_);
+    auto header =
+        parse_header(head_.first(std::min<std::size_t>(head_.size(), kHeaderBytes)), file_bytes_);
     if (!header) return std::move(header).error();
     result_.header = *header;
-    at_ = kGgufHeaderBytes;
+    at_ = kHeaderBytes;
     if (read_entries() && read_tensors()) {
       result_.bytes = at_;
       return std::move(result_);

@@ -20,9 +20,14 @@
 #include <vector>
 
 #include "agent/base/result.h"
-#include "agent/model/gguf_header.h"
 
 namespace weir::model {
+
+struct GgufHeader {
+  std::uint32_t version = 0;
+  std::uint64_t tensors = 0;
+  std::uint64_t metadata_entries = 0;
+};
 
 /// Types of metadata values, with their numbers in the file.
 enum class GgufType : std::uint32_t {

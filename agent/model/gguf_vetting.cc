@@ -40,22 +40,25 @@ std::uint64_t VettingReading::*counter(Outcome outcome) {
 
 }  // namespace
 
-Status GgufVetting::vet(const std::string& path, TrialMode mode, const KeepGoing& keep_going) {
-  const auto checked = check_gguf_file(path);
-  if (!checked) {
-    // A file that cannot be read is none that was refused.
-    if (checked.error().code == Code::kInvalidArgument) {
-      const std::lock_guard lock(mutex_);
-      ++reading_.refused_by_check;
-    }
-    return checked.error();
+Result<CheckedGguf> GgufVetting::check(const std::string& path) {
+  auto checked = check_gguf_file(path);
+  // A file that cannot be read is none that was refused.
+  if (!checked && checked.error().code == Code::kInvalidArgument) {
+    const std::lock_guard lock(mutex_);
+    ++reading_.refused_by_check;
   }
+  return checked;
+}
+
+Status GgufVetting::try_out(const CheckedGguf& checked, TrialMode mode,
+                            const KeepGoing& keep_going) {
   if (mode == TrialMode::kNever) return {};
+  const std::string& path = checked.paths.front();
   if (mode == TrialMode::kAuto) {
-    if (const auto known = recall(checked->parts)) return judge(path, mode, *known);
+    if (const auto known = recall(checked.parts)) return judge(path, mode, *known);
   }
-  const TrialResult result = trial_(path, trial_limits(checked->bytes), keep_going);
-  keep(checked->parts, result);
+  const TrialResult result = trial_(path, trial_limits(checked.bytes), keep_going);
+  keep(checked.parts, result);
   return judge(path, mode, result);
 }
 

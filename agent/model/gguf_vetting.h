@@ -31,10 +31,12 @@ class GgufVetting {
 
   explicit GgufVetting(Trial trial = try_load) : trial_(std::move(trial)) {}
 
-  /// Whether libllama may see the file. Blocks for the time of a trial, asking `keep_going`
+  /// The check of its metadata alone. kInvalidArgument, and counted: it is no model.
+  Result<CheckedGguf> check(const std::string& path);
+  /// What is left to do for a file that passed: the trial. Blocks for its time, asking `keep_going`
   /// meanwhile. kInvalidArgument: not this file. kUnavailable: not now. kCancelled: keep_going()
   /// said no. The error names the path.
-  Status vet(const std::string& path, TrialMode mode, const KeepGoing& keep_going);
+  Status try_out(const CheckedGguf& checked, TrialMode mode, const KeepGoing& keep_going);
 
   [[nodiscard]] VettingReading reading() const;
 

@@ -11,7 +11,6 @@
 #include <thread>
 #include <utility>
 
-#include "agent/model/gguf_header.h"
 #include "agent/model/gguf_vetting.h"
 #include "agent/model/llama_log.h"
 
@@ -109,23 +108,20 @@ LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle conte
       vocabulary_(llama_model_get_vocab(model_.get())),
       context_tokens_(context_tokens) {}
 
-Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const Progress& progress) {
+Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const CheckedGguf& file,
+                                          const Progress& progress) {
   init_llama();
   // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
   try {
-    if (Status fit = gguf_vetting().vet(options.path, options.trial, [&] { return progress(0); });
+    if (Status fit = gguf_vetting().try_out(file, options.trial, [&] { return progress(0); });
         !fit) {
       return std::move(fit).error();
-    }
-    const auto file = inspect_gguf_file(options.path);
-    if (!file) {
-      return file.error();
     }
     auto model = load_file(options, progress);
     if (!model) {
       return std::move(model).error();
     }
-    return Weights{std::shared_ptr<llama_model>(std::move(*model)), file->bytes};
+    return Weights{std::shared_ptr<llama_model>(std::move(*model)), file.bytes};
   } catch (const std::exception& failure) {
     return refused(options, failure.what());
   }
@@ -148,7 +144,11 @@ Result<LoadedModel> LoadedModel::make(const Weights& weights, const ModelOptions
 }
 
 Result<LoadedModel> LoadedModel::load(const ModelOptions& options, const Progress& progress) {
-  const auto weights = load_weights(options, progress);
+  const auto file = gguf_vetting().check(options.path);
+  if (!file) {
+    return file.error();
+  }
+  const auto weights = load_weights(options, *file, progress);
   if (!weights) {
     return weights.error();
   }

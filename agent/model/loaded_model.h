@@ -16,6 +16,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/model/gguf_check.h"
 #include "agent/model/identity.h"
 #include "agent/model/llama_handles.h"
 #include "agent/model/load_trial.h"
@@ -35,16 +36,16 @@ struct ModelOptions {
   std::string path;                             ///< a GGUF file; need not exist before the load
   std::uint32_t max_sequences = 8;              ///< decoded together; 1..256
   std::optional<std::uint32_t> context_tokens;  ///< per sequence, 32..1048576; unset: as trained
-  /// KV cells in all, >= context_tokens. Unset, or as many as max_sequences x context_tokens: these,
-  /// reserved by sequence; fewer: one pool (kv_store.h).
+  /// KV cells in all, >= context_tokens. Unset, or as many as max_sequences x context_tokens:
+  /// these, reserved by sequence; fewer: one pool (kv_store.h).
   std::optional<std::uint32_t> kv_tokens;
   std::uint64_t park_bytes = kDefaultParkBytes;  ///< for copies of sequences that make room
-  bool prefix_reuse = true;  ///< do not compute again what prompts have in common
-  std::uint32_t max_queue = 256;                ///< requests waiting for a sequence; 1..1048576
+  bool prefix_reuse = true;       ///< do not compute again what prompts have in common
+  std::uint32_t max_queue = 256;  ///< requests waiting for a sequence; 1..1048576
   /// 1..1024. Unset: the CPUs this process may use, but no more than one per kBytesPerThread of the
   /// file.
   std::optional<std::uint32_t> threads;
-  bool preload = false;                ///< load at start, not at the first request
+  bool preload = false;  ///< load at start, not at the first request
   /// Unload after so long without a request; zero: as soon as there is none. Unset: never.
   std::optional<Duration> keep_alive;
   TrialMode trial = TrialMode::kAuto;  ///< of the file, in a child process, before a load
@@ -70,7 +71,7 @@ inline constexpr std::uint32_t kStepTokens = 512;
 /// The file in memory, without a context. Never changed once it is loaded.
 struct Weights {
   std::shared_ptr<llama_model> model;  ///< not null
-  std::uint64_t file_bytes = 0;
+  std::uint64_t file_bytes = 0;        ///< of all parts
 };
 
 class LoadedModel {
@@ -78,10 +79,12 @@ class LoadedModel {
   /// Progress 0..1 on the calling thread; false stops the load.
   using Progress = std::function<bool(float)>;
 
-  static Result<Weights> load_weights(const ModelOptions& options, const Progress& progress);
+  /// Of a file that has passed the check (gguf_vetting()); tries it out first.
+  static Result<Weights> load_weights(const ModelOptions& options, const CheckedGguf& file,
+                                      const Progress& progress);
   /// A context of its own over the weights.
   static Result<LoadedModel> make(const Weights& weights, const ModelOptions& options);
-  /// Both.
+  /// All of it, from the check on.
   static Result<LoadedModel> load(const ModelOptions& options, const Progress& progress);
 
   [[nodiscard]] llama_context* context() const { return context_.get(); }

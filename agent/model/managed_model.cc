@@ -8,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "agent/model/gguf_header.h"
+#include "agent/model/file_stamp.h"
 
 namespace weir::model {
 
@@ -30,9 +30,9 @@ ManagedModel::ManagedModel(ModelOptions options, const Shared& shared)
     : options_(std::move(options)), shared_(shared), lifecycle_(lifecycle_options(options_)) {
   counts_.name = options_.name;
   counts_.path = options_.path;
-  if (const auto file = inspect_gguf_file(options_.path)) {
-    counts_.file_bytes = file->bytes;
-    counts_.created_unix_seconds = file->modified_unix_seconds;
+  if (const auto file = file_stamp(options_.path)) {
+    counts_.file_bytes = static_cast<std::uint64_t>(file->bytes);
+    counts_.created_unix_seconds = file->modified_unix_seconds();
   }
   if (!options_.preload) return;
   const std::lock_guard lock(mutex_);

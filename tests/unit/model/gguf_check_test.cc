@@ -351,6 +351,7 @@ TEST_F(SplitGguf, IsOneModel) {
   const std::string second = write("m-00002-of-00002.gguf", part(1).file());
   const auto checked = check_gguf_file(first);
   ASSERT_TRUE(checked.ok()) << checked.error().message;
+  EXPECT_EQ(checked->paths, (std::vector<std::string>{first, second}));
   EXPECT_EQ(checked->parts.size(), 2U);
   EXPECT_EQ(checked->bytes, part(0).file().size() + part(1).file().size());
 }

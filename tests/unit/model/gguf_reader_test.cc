@@ -107,6 +107,25 @@ TEST(GgufReader, AsksForAsMuchAsItNeedsAndNoMore) {
   EXPECT_GT(rounds, 100U);  // a field at a time
 }
 
+/// The first 24 bytes of a file.
+std::string header(std::uint32_t version, std::uint64_t tensors, std::uint64_t entries) {
+  return "GGUF" + bytes_of(version, 4) + bytes_of(tensors, 8) + bytes_of(entries, 8);
+}
+
+TEST(GgufReader, RefusesAHeaderWithTheReason) {
+  EXPECT_EQ(refusal("", 0), "the file is empty");
+  EXPECT_THAT(refusal("ve", 2), HasSubstr("not a GGUF file"));
+  EXPECT_THAT(refusal(header(3, 1, 1).substr(0, 10), 10), HasSubstr("truncated: 10 bytes"));
+  EXPECT_EQ(refusal(header(3, 1, 1).substr(0, 10), 1000), "needs 24");
+  EXPECT_THAT(refusal(header(1, 1, 1), 1000), HasSubstr("GGUF version 1;"));
+  EXPECT_THAT(refusal(header(4, 1, 1), 1000), HasSubstr("GGUF version 4;"));
+  EXPECT_THAT(refusal(header(0, 1, 1), 1000), HasSubstr("GGUF version 0;"));
+  EXPECT_THAT(refusal(header(0x03000000, 1, 1), 1000), HasSubstr("big-endian"));
+  EXPECT_THAT(refusal(header(3, 0, 10), 1000), HasSubstr("a vocabulary without weights"));
+  EXPECT_THAT(refusal(header(3, 10, 0), 1000), HasSubstr("no metadata"));
+  EXPECT_THAT(refusal(header(3, 1, 1), 24), HasSubstr("truncated or corrupt: 24 bytes cannot"));
+}
+
 TEST(GgufReader, SaysWhereTheFileEnds) {
   const GgufWriter writer = one_entry();
   const std::string file = writer.file();

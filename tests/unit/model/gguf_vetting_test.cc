@@ -29,7 +29,9 @@ class Vetting : public testing::Test {
   }
 
   std::string vet(TrialMode mode) {
-    const Status status = vetting_.vet(path_, mode, [] { return true; });
+    const auto checked = vetting_.check(path_);
+    const Status status =
+        checked ? vetting_.try_out(*checked, mode, [] { return true; }) : checked.error();
     if (!status) last_code_ = status.error().code;
     return status ? "fit" : status.error().message;
   }
