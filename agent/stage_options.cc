@@ -102,6 +102,19 @@ model::TrialMode trial_mode(const weir::v1::Model& model) {
   }
 }
 
+model::Prefetch prefetch_of(const weir::v1::Model& model) {
+  switch (model.prefetch()) {
+    case weir::v1::Model::SEQUENTIAL:
+      return model::Prefetch::kSequential;
+    case weir::v1::Model::POPULATE:
+      return model::Prefetch::kPopulate;
+    case weir::v1::Model::NONE:
+      return model::Prefetch::kNone;
+    default:
+      return model::Prefetch::kWillneed;
+  }
+}
+
 }  // namespace
 
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
@@ -119,6 +132,9 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
     options.trial = trial_mode(model);
+    options.prefetch = prefetch_of(model);
+    options.ready_residency = model.ready_residency();
+    options.repack = model.repack();
     options.keep_alive = keep_alive(model, config.registry());
     options.queue = queue_options(model.queue(), config.admission());
     options.batch = batch_options(model.batch());

@@ -89,6 +89,9 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(model.has_kv_tokens(), "kv_tokens");
     not_here(model.has_park_bytes(), "park_bytes");
     not_here(model.has_prefix_reuse(), "prefix_reuse");
+    not_here(model.prefetch() != weir::v1::Model::WILLNEED, "prefetch");
+    not_here(model.has_ready_residency(), "ready_residency");
+    not_here(model.has_repack(), "repack");
     not_here(model.has_threads(), "threads");
     not_here(model.preload(), "preload");
     not_here(model.trial() != weir::v1::Model::AUTO, "trial");
@@ -101,6 +104,9 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     problem(path + ".kv_tokens",
             fmt::format("is {}, less than context_tokens {}: one sequence must fit",
                         model.kv_tokens(), model.context_tokens()));
+  }
+  if (model.has_ready_residency() && model.prefetch() == weir::v1::Model::NONE) {
+    problem(path + ".ready_residency", "does not apply without prefetch");
   }
   if (model.has_identity()) problem(path + ".identity", "applies to executor identity only");
   if (model.has_batch())

@@ -39,7 +39,9 @@ constexpr const char* kFooter =
             draining  finishes its requests, then unloads
             failed    the reason is below the table; tried again by requests, or when told
   RUNNING   requests that it works on; WAITING: for that
-  MEMORY    reckoned for what is loaded, against registry.memory_bytes; FILE: on disk
+  MEMORY    set aside for what is loaded, against registry.memory_bytes; FILE: on disk; RESIDENT: of
+            the file, in memory. --json has the parts: the mapped file, weights copied beside it, KV
+            cells, what a step computes with, and its output
   LOADS     since the agent started; USED: since its last request ended
 
 WHAT IT DOES
@@ -68,17 +70,27 @@ std::string bytes_text(double bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
 }
 
-std::string ago_text(double seconds) {
-  if (seconds < 60) return fmt::format("{:.0f} s ago", seconds);
-  if (seconds < 3600) return fmt::format("{:.0f} min ago", seconds / 60);
-  return fmt::format("{:.1f} h ago", seconds / 3600);
-}
-
 double number(const json::object& object, std::string_view key) {
   const json::value* const value = object.if_contains({key.data(), key.size()});
   boost::system::error_code failure;
   const double number = value == nullptr ? 0 : value->to_number<double>(failure);
   return failure ? 0 : number;
+}
+
+/// Of the file, in percent.
+std::string resident_text(const json::object& own) {
+  const json::value* const memory = own.if_contains("memory");
+  if (memory == nullptr || !memory->is_object()) return "-";
+  const json::object& parts = memory->get_object();
+  const double mapped = number(parts, "mapped_bytes");
+  if (mapped <= 0 || !parts.contains("resident_bytes")) return "-";
+  return fmt::format("{:.0f} %", 100 * number(parts, "resident_bytes") / mapped);
+}
+
+std::string ago_text(double seconds) {
+  if (seconds < 60) return fmt::format("{:.0f} s ago", seconds);
+  if (seconds < 3600) return fmt::format("{:.0f} min ago", seconds / 60);
+  return fmt::format("{:.1f} h ago", seconds / 3600);
 }
 
 std::string text(const json::object& object, std::string_view key) {
@@ -179,7 +191,8 @@ Result<std::string> operate(const HttpTarget& target, const std::string& name,
 }  // namespace
 
 std::string models_text(const json::array& models) {
-  std::vector<Row> rows{{"NAME", "STATE", "RUNNING", "WAITING", "MEMORY", "FILE", "LOADS", "USED"}};
+  std::vector<Row> rows{
+      {"NAME", "STATE", "RUNNING", "WAITING", "MEMORY", "FILE", "RESIDENT", "LOADS", "USED"}};
   std::string reasons;
   for (const json::value& value : models) {
     if (!value.is_object()) continue;
@@ -190,7 +203,7 @@ std::string models_text(const json::array& models) {
     };
     rows.push_back({text(model, "name"), state_text(own), count("requests_running"),
                     count("requests_waiting"), bytes_text(number(own, "memory_bytes")),
-                    bytes_text(number(own, "file_bytes")), count("loads"),
+                    bytes_text(number(own, "file_bytes")), resident_text(own), count("loads"),
                     own.contains("seconds_since_used") ? ago_text(number(own, "seconds_since_used"))
                                                        : "never"});
     const std::string reason = text(model, "reason");

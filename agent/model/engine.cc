@@ -82,10 +82,13 @@ bool Engine::wait_idle(TimePoint deadline) { return queue_->wait_idle(deadline);
 
 ModelInfo Engine::info() const {
   ModelInfo info;
+  std::shared_ptr<ModelFile> file;
   {
     const std::lock_guard lock(mutex_);
     info = info_;
+    file = file_;
   }
+  if (file) info.memory.resident_bytes = file->recently_resident(clock_.now(), workers_);
   queue_->read(info);
   return info;
 }
@@ -179,16 +182,25 @@ Result<LoadedModel> Engine::load_file() {
     info_.file_bytes = file->bytes;
     if (stamp_) info_.created_unix_seconds = stamp_->modified_unix_seconds();
   }
-  if (Status reserved = reserve(estimate_bytes(options_, file->bytes, nullptr)); !reserved) {
-    return std::move(reserved).error();
-  }
+  const MemoryReading estimate = estimate_memory(options_, *file);
+  if (Status reserved = reserve(estimate.all()); !reserved) return std::move(reserved).error();
   logged_tenths_ = 0;
   auto weights = LoadedModel::load_weights(
       options_, *file, [this](float progress) { return on_progress(progress); });
   if (!weights) return std::move(weights).error();
-  const std::uint64_t bytes = estimate_bytes(options_, file->bytes, weights->model.get());
-  if (Status reserved = reserve(bytes); !reserved) return std::move(reserved).error();
-  return LoadedModel::make(*weights, options_);
+  auto model = LoadedModel::make(*weights, options_);
+  if (!model) return std::move(model).error();
+  MemoryReading memory = model->context_memory();
+  memory.mapped_bytes = weights->file_bytes;
+  memory.copied_bytes = weights->copied_bytes;
+  // Every context computes with something: this libllama words its log in another way.
+  if (memory.compute_bytes == 0) memory = estimate;
+  if (Status reserved = reserve(memory.all()); !reserved) return std::move(reserved).error();
+  const std::lock_guard lock(mutex_);
+  info_.memory = memory;
+  if (weights->thin) ++info_.thin_loads;
+  file_ = weights->file;
+  return model;
 }
 
 void Engine::fail_load(const Error& error) {
@@ -273,6 +285,8 @@ void Engine::stop() {
   {
     const std::lock_guard lock(mutex_);
     info_.engine.clear_gauges();
+    info_.memory = {};
+    file_.reset();
   }
   queue_->close();
   if (host_ != nullptr) host_->released(*this);

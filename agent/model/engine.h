@@ -112,7 +112,8 @@ class Engine final : public Runner {
   // Guarded by mutex_.
   ModelInfo info_;  ///< all but what the queue knows
   std::optional<FileStamp> stamp_;
-  bool load_wanted_ = false;  ///< load without a request
+  std::shared_ptr<ModelFile> file_;  ///< null: nothing is loaded
+  bool load_wanted_ = false;         ///< load without a request
 
   std::jthread thread_;  // last: runs while the rest lives
 };

@@ -95,6 +95,8 @@ void ModelInfo::add_counts(const ModelInfo& version) {
   completion_tokens += version.completion_tokens;
   decode_steps += version.decode_steps;
   decode_aborts += version.decode_aborts;
+  thin_loads += version.thin_loads;
+  memory.add(version.memory);
   engine.add(version.engine);
 }
 

@@ -22,6 +22,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/model/engine_reading.h"
+#include "agent/model/memory_reading.h"
 #include "agent/schedule/batch_reading.h"
 #include "agent/schedule/level.h"
 #include "agent/schedule/refusal.h"
@@ -194,8 +195,9 @@ struct ModelInfo {
   bool disabled = false;    ///< unloaded explicitly: requests are refused
   /// Of the file's next version, that loads beside this one; unset: none does.
   std::optional<float> successor_progress;
-  std::string successor_failure;         ///< why the last one failed; empty: it did not
-  std::uint64_t memory_bytes = 0;        ///< reckoned for what is loaded; 0 when nothing is
+  std::string successor_failure;   ///< why the last one failed; empty: it did not
+  std::uint64_t memory_bytes = 0;  ///< set aside for it: reckoned, then what it has; 0: nothing
+  MemoryReading memory;            ///< what it has
   std::optional<Duration> since_used{};  ///< since its last request ended; 0 while it has some
   std::uint64_t parameters = 0;          ///< 0 until loaded
   std::uint64_t file_bytes = 0;
@@ -204,6 +206,7 @@ struct ModelInfo {
   // Gauges and cumulative counters.
   std::uint64_t loads = 0;  ///< attempts to load the file
   std::uint64_t load_failures = 0;
+  std::uint64_t thin_loads = 0;  ///< ready with less of the file in memory than ready_residency
   std::array<std::uint64_t, kUnloadCauses> unloads{};  ///< by UnloadCause
   std::uint32_t queued = 0;
   std::uint64_t queued_tokens = 0;  ///< estimated

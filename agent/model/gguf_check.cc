@@ -237,6 +237,7 @@ Status check_other_parts(const std::string& path, const Split& split, CheckedGgu
     checked.paths.push_back(*other);
     checked.parts.push_back(head->identity);
     checked.bytes += head->identity.bytes;
+    checked.repacked_bytes += repacked_bytes(head->metadata);
   }
   return {};
 }
@@ -262,7 +263,11 @@ Result<CheckedGguf> check_gguf_file(const std::string& path) {
     return refused(fmt::format("{}: part {} of {} of a split model; give the path of part 1", path,
                                split->number + 1, split->count));
   }
-  CheckedGguf checked{{path}, {head->identity}, head->identity.bytes};
+  CheckedGguf checked{{path},
+                      {head->identity},
+                      head->identity.bytes,
+                      shape_of(head->metadata),
+                      repacked_bytes(head->metadata)};
   if (Status others = check_other_parts(path, *split, checked); !others) {
     return std::move(others).error();
   }

@@ -14,6 +14,7 @@
 
 #include "agent/base/result.h"
 #include "agent/model/gguf_reader.h"
+#include "agent/model/gguf_shape.h"
 
 namespace weir::model {
 
@@ -29,6 +30,8 @@ struct CheckedGguf {
   std::vector<std::string> paths;   ///< of the parts
   std::vector<FileIdentity> parts;  ///< likewise
   std::uint64_t bytes = 0;          ///< of all parts
+  GgufShape shape;
+  std::uint64_t repacked_bytes = 0;  ///< as in gguf_shape.h, of all parts
 };
 
 /// Reads the metadata of the file, and of all parts of a split model, and applies both checks. The

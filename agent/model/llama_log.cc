@@ -4,6 +4,7 @@
 #include <llama.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdlib>
 #include <mutex>
 #include <string_view>
 
@@ -24,13 +25,39 @@ void on_log(ggml_log_level level, const char* text, void* /*unused*/) {
   if (line.empty() || level == GGML_LOG_LEVEL_CONT) {
     return;
   }
-  if (level == GGML_LOG_LEVEL_ERROR && collector != nullptr) {
-    collector->append(std::string(line));
+  if (collector != nullptr) {
+    if (level == GGML_LOG_LEVEL_ERROR) collector->append(std::string(line));
+    if (level == GGML_LOG_LEVEL_INFO) collector->note(line);
   }
   spdlog::debug("libllama: {}", line);
 }
 
 }  // namespace
+
+// As in "load_tensors:   CPU_Mapped model buffer size =   136.40 MiB".
+void LlamaBuffers::read(std::string_view line) {
+  constexpr std::string_view kBefore = " buffer size = ";
+  constexpr double kMiB = 1 << 20;
+  const std::size_t at = line.find(kBefore);
+  if (at == std::string_view::npos || !line.ends_with(" MiB")) return;
+  const std::string number(line.substr(at + kBefore.size()));
+  char* end = nullptr;
+  const double mib = std::strtod(number.c_str(), &end);
+  if (end == number.c_str() || !(mib > 0)) return;
+  const auto bytes = static_cast<std::uint64_t>(mib * kMiB);
+  const std::string_view head = line.substr(0, at);
+  if (head.ends_with("_Mapped model")) {
+    mapped += bytes;
+  } else if (head.ends_with(" model")) {
+    copied += bytes;
+  } else if (head.ends_with(" compute")) {
+    compute += bytes;
+  } else if (head.ends_with(" output")) {
+    output += bytes;
+  } else if (head.ends_with(" KV") || head.ends_with(" RS") || head.ends_with(" state")) {
+    kv += bytes;  // what the model remembers of a sequence
+  }
+}
 
 void init_llama() {
   static std::once_flag once;

@@ -7,30 +7,35 @@ namespace weir::model {
 
 namespace {
 
-std::uint64_t positive(std::int32_t value) {
-  return static_cast<std::uint64_t>(std::max(1, value));
+// libllama makes room for cells by so many (llama-context.cpp).
+constexpr std::uint64_t kCellsTogether = 256;
+
+std::uint64_t padded(std::uint64_t cells) {
+  return (cells + kCellsTogether - 1) / kCellsTogether * kCellsTogether;
 }
 
 }  // namespace
 
-std::uint64_t estimate_bytes(const ModelOptions& options, std::uint64_t file_bytes,
-                             const llama_model* weights) {
-  if (weights == nullptr) return file_bytes;
-  const std::uint64_t width = positive(llama_model_n_embd(weights));
-  const std::uint64_t heads = positive(llama_model_n_head(weights));
-  const std::uint64_t cells =
-      options.context_tokens.value_or(static_cast<std::uint32_t>(std::min<std::uint64_t>(
-          positive(llama_model_n_ctx_train(weights)), kMostContextTokens))) *
-      std::uint64_t{options.max_sequences};
-  // Keys and values, 16 bits each.
-  const std::uint64_t kv = cells * positive(llama_model_n_layer(weights)) * 2 * 2 *
-                           (width / heads * positive(llama_model_n_head_kv(weights)));
-  // Of a step: some ten vectors of the model's width for each token, of which those within the
-  // feed-forward part are a few times as wide, and the logits of each sequence; 32 bits each.
-  const auto vocabulary = positive(llama_vocab_n_tokens(llama_model_get_vocab(weights)));
-  const std::uint64_t compute =
-      4 * (kStepTokens * width * 16 + std::uint64_t{options.max_sequences} * vocabulary);
-  return file_bytes + kv + compute;
+MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& file) {
+  const GgufShape& shape = file.shape;
+  const std::uint64_t sequences = options.max_sequences;
+  const std::uint64_t each = options.context_tokens.value_or(static_cast<std::uint32_t>(
+      std::clamp<std::uint64_t>(shape.trained_tokens, 1, kMostContextTokens)));
+  const bool pooled = options.kv_tokens && *options.kv_tokens < each * sequences;
+  // Those that a token can see, and all.
+  const std::uint64_t seen = padded(pooled ? *options.kv_tokens : each);
+  const std::uint64_t cells = pooled ? seen : seen * sequences;
+  MemoryReading memory;
+  memory.mapped_bytes = file.bytes;
+  memory.copied_bytes = options.repack ? file.repacked_bytes : 0;
+  memory.kv_bytes = cells * shape.kv_cell_bytes;
+  memory.output_bytes = sequences * shape.vocabulary * sizeof(float);
+  // Live at once in a step: for each token two vectors of the feed-forward part, half a dozen of
+  // the model's width, and which cells it sees, in 16 bits; the logits.
+  const std::uint64_t vectors = sizeof(float) * (2 * shape.inner_width + 6 * shape.width);
+  const std::uint64_t mask = seen * sizeof(std::uint16_t);
+  memory.compute_bytes = kStepTokens * (vectors + mask) + memory.output_bytes;
+  return memory;
 }
 
 }  // namespace weir::model

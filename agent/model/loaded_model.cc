@@ -2,7 +2,9 @@
 #include "agent/model/loaded_model.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sched.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <exception>
@@ -13,10 +15,14 @@
 
 #include "agent/model/gguf_vetting.h"
 #include "agent/model/llama_log.h"
+#include "agent/model/weights_cache.h"
 
 namespace weir::model {
 
 namespace {
+
+// Of the progress of a load: most of it on a cold file, and quickly passed on a warm one.
+constexpr double kPrefetchShare = 0.9;
 
 std::uint32_t usable_cpus() {
   cpu_set_t set;
@@ -30,21 +36,29 @@ bool on_progress(float progress, void* user_data) {
   return (*static_cast<const LoadedModel::Progress*>(user_data))(progress);
 }
 
+/// Vocabularies are many small pieces, which malloc() would keep for the next one.
+void free_and_give_back(llama_model* model) {
+  llama_model_free(model);
+  ::malloc_trim(0);
+}
+
 Error refused(const ModelOptions& options, std::string_view reason) {
   return make_error(Code::kInvalidArgument, fmt::format("{}: {}", options.path, reason));
 }
 
-Result<ModelHandle> load_file(const ModelOptions& options, const LoadedModel::Progress& progress) {
+/// Weights without their file.
+Result<Weights> map_file(const ModelOptions& options, const LoadedModel::Progress& progress) {
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
   params.load_mode = LLAMA_LOAD_MODE_MMAP;
+  params.use_extra_bufts = options.repack;
   params.progress_callback = on_progress;
   // libllama hands the pointer back as it was given; on_progress() only reads through it.
   params.progress_callback_user_data = const_cast<LoadedModel::Progress*>(&progress);
-  const LlamaErrors errors;
+  const LlamaErrors log;
   ModelHandle model(llama_model_load_from_file(options.path.c_str(), params));
   if (!model) {
-    return refused(options, errors.reason("libllama cannot load it"));
+    return refused(options, log.reason("libllama cannot load it"));
   }
   const llama_model* loaded = model.get();
   if (llama_vocab_type(llama_model_get_vocab(loaded)) == LLAMA_VOCAB_TYPE_NONE) {
@@ -54,11 +68,63 @@ Result<ModelHandle> load_file(const ModelOptions& options, const LoadedModel::Pr
       llama_model_is_diffusion(loaded)) {
     return refused(options, "not a decoder-only language model");
   }
-  return model;
+  Weights weights;
+  weights.model = {model.release(), free_and_give_back};
+  weights.copied_bytes = log.buffers().copied;
+  return weights;
+}
+
+/// Whether enough of the file is in memory, after another try if not: what was read first may have
+/// gone again while the rest was read.
+Result<bool> is_resident(const ModelOptions& options, ModelFile& file,
+                         const LoadedModel::Progress& progress) {
+  if (options.prefetch == Prefetch::kNone) return true;
+  const double wanted = options.ready_residency * static_cast<double>(file.bytes());
+  const auto enough = [&] {
+    const auto there = file.resident();
+    return !there || static_cast<double>(*there) >= wanted;
+  };
+  if (enough()) return true;
+  if (Status read = file.prefetch(options.prefetch, [&](double) { return progress(1); }); !read) {
+    return std::move(read).error();
+  }
+  return enough();
+}
+
+/// Reads, tries and maps.
+Result<Weights> load_new(const ModelOptions& options, const CheckedGguf& file,
+                         const LoadedModel::Progress& progress) {
+  // What is left when the pages are there: page tables, the vocabulary, copies.
+  const double mapping_from = options.prefetch == Prefetch::kNone ? 0 : kPrefetchShare;
+  auto pages = ModelFile::open(file.paths);
+  if (!pages) return std::move(pages).error();
+  Status ready = (*pages)->prefetch(options.prefetch, [&](double done) {
+    return progress(static_cast<float>(done * kPrefetchShare));
+  });
+  if (ready) {
+    ready = gguf_vetting().try_out(file, options.trial,
+                                   [&] { return progress(static_cast<float>(mapping_from)); });
+  }
+  if (!ready) return std::move(ready).error();
+  auto weights = map_file(options, [&](float done) {
+    return progress(static_cast<float>(mapping_from + (1 - mapping_from) * double{done}));
+  });
+  if (!weights) return weights;
+  const auto resident = is_resident(options, **pages, progress);
+  if (!resident) return resident.error();
+  if (!*resident) {
+    weights->thin = true;
+    spdlog::warn("model is not all in memory name={} path={} resident={} bytes={}", options.name,
+                 options.path, (*pages)->resident().value_or(0), file.bytes);
+  }
+  weights->file = std::move(*pages);
+  weights->file_bytes = file.bytes;
+  return weights;
 }
 
 Result<ContextHandle> make_context(const ModelOptions& options, llama_model* model,
-                                   std::uint32_t context_tokens, std::uint64_t file_bytes) {
+                                   std::uint32_t context_tokens, std::uint64_t file_bytes,
+                                   MemoryReading& memory) {
   const std::uint64_t all = std::uint64_t{context_tokens} * options.max_sequences;
   const std::uint64_t cells = std::min<std::uint64_t>(all, options.kv_tokens.value_or(INT32_MAX));
   if (options.kv_tokens && *options.kv_tokens < context_tokens) {
@@ -80,17 +146,20 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_threads_batch = params.n_threads;
   params.kv_unified = cells < all;
   params.no_perf = true;
-  const LlamaErrors errors;
+  const LlamaErrors log;
   ContextHandle context(llama_init_from_model(model, params));
   if (!context) {
     return make_error(
         Code::kResourceExhausted,
         fmt::format("{}: no context of {} x {} tokens: {}", options.path, options.max_sequences,
-                    context_tokens, errors.reason("libllama refused")));
+                    context_tokens, log.reason("libllama refused")));
   }
   if (llama_get_memory(context.get()) == nullptr) {
     return refused(options, "the model has no KV cache (an embedding model?)");
   }
+  memory.kv_bytes = log.buffers().kv;
+  memory.compute_bytes = log.buffers().compute;
+  memory.output_bytes = log.buffers().output;
   return context;
 }
 
@@ -102,26 +171,21 @@ std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus) {
 }
 
 LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
-                         std::uint32_t context_tokens)
+                         std::uint32_t context_tokens, const MemoryReading& context_memory)
     : model_(std::move(model)),
       context_(std::move(context)),
       vocabulary_(llama_model_get_vocab(model_.get())),
-      context_tokens_(context_tokens) {}
+      context_tokens_(context_tokens),
+      context_memory_(context_memory) {}
 
 Result<Weights> LoadedModel::load_weights(const ModelOptions& options, const CheckedGguf& file,
                                           const Progress& progress) {
   init_llama();
   // libllama catches its own exceptions nearly everywhere; a std::bad_alloc must not end the agent.
   try {
-    if (Status fit = gguf_vetting().try_out(file, options.trial, [&] { return progress(0); });
-        !fit) {
-      return std::move(fit).error();
-    }
-    auto model = load_file(options, progress);
-    if (!model) {
-      return std::move(model).error();
-    }
-    return Weights{std::shared_ptr<llama_model>(std::move(*model)), file.bytes};
+    return weights_cache().get(
+        {file.parts, options.repack}, file.paths, [&] { return progress(0); },
+        [&] { return load_new(options, file, progress); });
   } catch (const std::exception& failure) {
     return refused(options, failure.what());
   }
@@ -133,11 +197,12 @@ Result<LoadedModel> LoadedModel::make(const Weights& weights, const ModelOptions
     const auto trained = static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model)));
     const std::uint32_t context_tokens =
         options.context_tokens.value_or(std::min(trained, kMostContextTokens));
-    auto context = make_context(options, model, context_tokens, weights.file_bytes);
+    MemoryReading memory;
+    auto context = make_context(options, model, context_tokens, weights.file_bytes, memory);
     if (!context) {
       return std::move(context).error();
     }
-    return LoadedModel(weights.model, std::move(*context), context_tokens);
+    return LoadedModel(weights.model, std::move(*context), context_tokens, memory);
   } catch (const std::exception& failure) {
     return refused(options, failure.what());
   }

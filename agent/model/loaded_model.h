@@ -20,7 +20,10 @@
 #include "agent/model/identity.h"
 #include "agent/model/llama_handles.h"
 #include "agent/model/load_trial.h"
+#include "agent/model/memory_reading.h"
+#include "agent/model/model_file.h"
 #include "agent/model/vocabulary.h"
+#include "agent/model/weights.h"
 #include "agent/schedule/batch_former.h"
 #include "agent/schedule/queue_options.h"
 
@@ -48,7 +51,12 @@ struct ModelOptions {
   bool preload = false;  ///< load at start, not at the first request
   /// Unload after so long without a request; zero: as soon as there is none. Unset: never.
   std::optional<Duration> keep_alive;
-  TrialMode trial = TrialMode::kAuto;  ///< of the file, in a child process, before a load
+  TrialMode trial = TrialMode::kAuto;       ///< of the file, in a child process, before a load
+  Prefetch prefetch = Prefetch::kWillneed;  ///< of the file, before a load
+  /// Share of the file that is to be in memory before it counts as loaded; 0..1. Not without
+  /// prefetch.
+  double ready_residency = 0.9;
+  bool repack = true;  ///< let libllama copy weights into the order in which they are computed
   /// Order and further bounds of the queue; of `queue.all.max_requests` max_queue is in force.
   schedule::QueueOptions queue;
 };
@@ -68,18 +76,13 @@ inline constexpr std::uint32_t kStepTokens = 512;
 /// The default for ModelOptions::threads, on a machine with `cpus` usable CPUs; at least 1.
 [[nodiscard]] std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus);
 
-/// The file in memory, without a context. Never changed once it is loaded.
-struct Weights {
-  std::shared_ptr<llama_model> model;  ///< not null
-  std::uint64_t file_bytes = 0;        ///< of all parts
-};
-
 class LoadedModel {
  public:
   /// Progress 0..1 on the calling thread; false stops the load.
   using Progress = std::function<bool(float)>;
 
-  /// Of a file that has passed the check (gguf_vetting()); tries it out first.
+  /// Of a file that has passed the check (gguf_vetting()): reads it into memory, tries it out, and
+  /// has libllama map it; or those that another model has of the same file.
   static Result<Weights> load_weights(const ModelOptions& options, const CheckedGguf& file,
                                       const Progress& progress);
   /// A context of its own over the weights.
@@ -94,16 +97,19 @@ class LoadedModel {
   [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
   /// KV cells that one sequence may use.
   [[nodiscard]] std::uint32_t context_tokens() const { return context_tokens_; }
+  /// What this context has, without the weights.
+  [[nodiscard]] const MemoryReading& context_memory() const { return context_memory_; }
   [[nodiscard]] std::uint64_t parameters() const { return llama_model_n_params(model_.get()); }
 
  private:
   LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
-              std::uint32_t context_tokens);
+              std::uint32_t context_tokens, const MemoryReading& context_memory);
 
   std::shared_ptr<llama_model> model_;
   ContextHandle context_;  // after model_: freed first
   Vocabulary vocabulary_;
   std::uint32_t context_tokens_;
+  MemoryReading context_memory_;
 };
 
 }  // namespace weir::model

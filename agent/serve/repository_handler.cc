@@ -41,6 +41,19 @@ std::string reason_of(const ModelInfo& info) {
   return "";
 }
 
+/// Empty while nothing is loaded.
+json::object memory_json(const model::MemoryReading& memory) {
+  json::object parts;
+  if (memory.mapped_bytes == 0) return parts;
+  parts["mapped_bytes"] = memory.mapped_bytes;
+  if (memory.resident_bytes) parts["resident_bytes"] = *memory.resident_bytes;
+  parts["copied_bytes"] = memory.copied_bytes;
+  parts["kv_bytes"] = memory.kv_bytes;
+  parts["compute_bytes"] = memory.compute_bytes;
+  parts["output_bytes"] = memory.output_bytes;
+  return parts;
+}
+
 json::object entry_json(const ModelInfo& info) {
   json::object own;
   own["state"] = to_string(info.state);
@@ -53,6 +66,7 @@ json::object entry_json(const ModelInfo& info) {
   own["requests_waiting"] = info.queued;
   own["file_bytes"] = info.file_bytes;
   own["memory_bytes"] = info.memory_bytes;
+  own["memory"] = memory_json(info.memory);
   own["loads"] = info.loads;
   own["load_failures"] = info.load_failures;
   if (info.since_used) {

@@ -45,6 +45,9 @@ enum Metric : std::size_t {
   kModelLoadFailures,
   kModelUnloads,
   kModelMemoryBytes,
+  kModelPartBytes,
+  kModelResidentBytes,
+  kModelThinLoads,
   kModelFileBytes,
   kModelParameters,
   kModelContextTokens,
@@ -220,7 +223,18 @@ inline constexpr std::array<MetricDescription, kMetricCount> kCatalogue = {{
     {"weir_model_unloads_total", MetricType::kCounter, "unloads",
      "Versions of the model that were let go, by cause."},
     {"weir_model_memory_bytes", MetricType::kGauge, "bytes",
-     "Memory reckoned for what is loaded of the model, against registry.memory_bytes."},
+     "Memory set aside for the model, against registry.memory_bytes: estimated while it loads, "
+     "then "
+     "what it has."},
+    {"weir_model_part_bytes", MetricType::kGauge, "bytes",
+     "What the loaded model has, by part: the mapped file, weights copied beside it, KV cells, "
+     "what "
+     "a step computes with, and its output."},
+    {"weir_model_resident_bytes", MetricType::kGauge, "bytes",
+     "Of the mapped file, what is in memory; looked at every other second at most. Left out while "
+     "nothing is loaded, and where the kernel does not tell."},
+    {"weir_model_thin_loads_total", MetricType::kCounter, "loads",
+     "Loads that ended with less of the file in memory than ready_residency asks for."},
     {"weir_model_file_bytes", MetricType::kGauge, "bytes", "Size of the model's file."},
     {"weir_model_parameters", MetricType::kGauge, "1",
      "Parameters of the model; 0 until it is loaded."},

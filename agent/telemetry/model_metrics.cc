@@ -9,6 +9,7 @@
 #include "agent/telemetry/batch_metrics.h"
 #include "agent/telemetry/catalogue.h"
 #include "agent/telemetry/engine_metrics.h"
+#include "agent/telemetry/memory_metrics.h"
 
 namespace weir::telemetry {
 namespace {
@@ -89,6 +90,7 @@ void render_model_metrics(PrometheusText& out, std::span<const ModelInfo> models
   count(kModelLoadFailures, &ModelInfo::load_failures);
   render_unloads(out, models);
   count(kModelMemoryBytes, &ModelInfo::memory_bytes);
+  render_memory_metrics(out, models);
   count(kModelFileBytes, &ModelInfo::file_bytes);
   count(kModelParameters, &ModelInfo::parameters);
   count(kModelContextTokens, &ModelInfo::context_tokens);

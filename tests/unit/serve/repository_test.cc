@@ -89,6 +89,26 @@ TEST_F(Repository, IndexListsModelsAsTritonDoes) {
   EXPECT_EQ(http.post("/v2/repository/index", "[").status, 400);
 }
 
+TEST_F(Repository, IndexTellsTheMemoryOfWhatIsLoaded) {
+  auto loaded = model_named("a", State::kReady);
+  loaded.memory = {.mapped_bytes = 10,
+                   .resident_bytes = 9,
+                   .copied_bytes = 1,
+                   .kv_bytes = 2,
+                   .compute_bytes = 3,
+                   .output_bytes = 4};
+  auto unknown = loaded;
+  unknown.memory.resident_bytes.reset();
+  executor.set_models({loaded, unknown, model_named("u", State::kUnloaded)});
+  HttpClient http = client();
+  const auto entries = boost::json::parse(http.post("/v2/repository/index", "").body).as_array();
+  const auto memory = [&](std::size_t i) { return entries[i].at("weir").at("memory"); };
+  EXPECT_EQ(memory(0), boost::json::parse(R"({"mapped_bytes":10,"resident_bytes":9,
+      "copied_bytes":1,"kv_bytes":2,"compute_bytes":3,"output_bytes":4})"));
+  EXPECT_FALSE(memory(1).as_object().contains("resident_bytes"));
+  EXPECT_EQ(memory(2), boost::json::object());
+}
+
 TEST_F(Repository, IndexSaysWhyTheFolderCannotBeRead) {
   admin.scanned = os_error(ENOENT, "/models");
   HttpClient http = client();

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How large a model is, by the metadata of its file: what a load will take can be told before it
+// begins.
+//
+// Thread-safe: free functions without state.
+#pragma once
+
+#include <cstdint>
+
+#include "agent/model/gguf_reader.h"
+
+namespace weir::model {
+
+struct GgufShape {
+  std::uint64_t trained_tokens = 0;  ///< of context
+  std::uint64_t width = 0;           ///< of the embedding
+  std::uint64_t inner_width = 0;     ///< of the feed-forward part; of all experts used at once
+  std::uint64_t vocabulary = 0;      ///< tokens
+  std::uint64_t kv_cell_bytes = 0;   ///< keys and values of a token in all layers, 16 bits each
+};
+
+/// Of metadata that have passed check_gguf_model(). What is not there counts as 0.
+[[nodiscard]] GgufShape shape_of(const GgufMetadata& metadata);
+
+/// Bytes of the tensors that libllama copies on this CPU when it may, because it computes faster
+/// with their elements in another order (ggml/src/ggml-cpu/repack.cpp). The file stays mapped
+/// besides.
+[[nodiscard]] std::uint64_t repacked_bytes(const GgufMetadata& metadata);
+
+}  // namespace weir::model
