@@ -21,7 +21,7 @@ constexpr Duration kPause = std::chrono::seconds(1);
 // Every so many batches that could be larger than the best known size, one is, by a quarter and by
 // its double in turn, so that it is seen whether it still is the best; the more seldom, the longer
 // it was. The last is less than one in a hundred even of the requests of twice as large batches.
-constexpr std::uint32_t kExploreFirst = 64;
+constexpr std::uint32_t kExploreFirst = 256;
 constexpr std::uint32_t kExploreLast = 2048;
 
 double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }

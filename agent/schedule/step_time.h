@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How long a batch takes by its size, learned from batches that ran: a line
-// step_time(n) = fixed + n * item through the means of the sizes seen, and beside it each size's
-// own mean where that is not on the line (a cache that overflows, tiles that fill up). Sizes not
-// seen are judged by their neighbours.
+// How long a batch takes by its size, learned from batches that ran: a curve through the mean of
+// each size seen, which never falls as the size rises. Whatever the shape (a cache that overflows,
+// tiles that fill up), no form is assumed; sizes not seen are judged by their neighbours. A line
+// step_time(n) = fixed + n * item sums it up.
 //
-// Old batches are forgotten exponentially: the line forgets by batches, a size by batches of that
-// size, so that what was once seen to be slow is not tried again for no reason. A single slow batch
-// (a page fault, a throttled CPU) moves nothing by more than a few times the usual deviation; after
-// a lasting change everything is learned anew.
+// A size forgets by batches of that size, so that what was once seen to be slow is not tried again
+// for no reason. A single slow batch (a page fault, a throttled CPU) moves little; after a lasting
+// change everything is learned anew.
 //
 // Thread-compatible: the owner locks. Owns its numbers. Cannot fail: what is not known is unset.
 #pragma once
@@ -55,28 +54,29 @@ class StepTime {
  private:
   /// What is known about one size, or a few neighbouring ones.
   struct Sizes {
-    std::size_t last = 0;    ///< the largest of these
-    double count = 0;        ///< observations, up to what the means look back on; 0: never seen
-    double size = 0;         ///< mean
-    double seconds = 0;      ///< mean
-    double weight = 0;       ///< in the line, as of `seen`
-    std::uint64_t seen = 0;  ///< value of observed_ at the last one
-    double off_line_s = 0;   ///< what predictions add to the line; derived from all of the above
+    std::size_t last = 0;  ///< the largest of these
+    double count = 0;      ///< observations, up to what the means look back on; 0: never seen
+    double size = 0;       ///< mean
+    double seconds = 0;    ///< mean
+    double curve_s = 0;    ///< what the curve says of `last`; derived from all of the above
+  };
+  /// Sizes seen, neighbours among those, that are taken to cost the same.
+  struct Pool {
+    std::size_t last = 0;  ///< index of the largest
+    double seconds = 0;    ///< mean
+    double count = 0;      ///< observations
   };
 
   [[nodiscard]] std::size_t index_of(std::size_t size) const;
-  [[nodiscard]] double weight_of(const Sizes& sizes) const;
-  [[nodiscard]] bool has_changed(double off_s, double most_s);
+  [[nodiscard]] bool has_changed(double ratio);
+  void pool_means();
   void fit_line();
-  void derive_offsets();
+  void draw_curve();
 
   std::vector<Sizes> sizes_;
-  std::vector<std::size_t> seen_;  ///< indices of sizes_ that were ever seen, ascending
-  std::uint64_t observed_ = 0;
-  std::size_t latest_ = 0;  ///< index of the last observation
-  /// Usual distance of an observation from its prediction, over the square root of the latter.
-  double deviation_ = 0;
-  int off_in_a_row_ = 0;  ///< the latest, far above their predictions; negative: below
+  std::vector<Pool> pools_;  ///< of sizes_ that were ever seen, ascending
+  std::size_t latest_ = 0;   ///< index of the last observation
+  int off_in_a_row_ = 0;     ///< the latest, far above what was known; negative: below
   std::optional<Line> line_;
 };
 

@@ -11,6 +11,8 @@
 // sending it. What a policy has not served soon after the last arrival is ended then and counts as
 // served that late, which is long enough to tell that it cannot keep up. Prints one line of JSON.
 // Exit status: 0, 1 when a request was lost or refused, 2 for wrong arguments.
+#include <pthread.h>
+#include <sched.h>
 #include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
@@ -55,12 +57,18 @@ struct Options {
 /// Many times what a batch takes.
 constexpr std::chrono::milliseconds kPatience{300};
 
-/// Waits for what a batch costs.
+/// Waits for what a batch costs. For one instance.
 class Model final : public schedule::BatchExecutor {
  public:
-  explicit Model(const Options& options) : options_(options) {}
+  explicit Model(const Options& options) : options_(options) {
+    pthread_getschedparam(pthread_self(), &policy_, &priority_);
+  }
 
   void execute(std::size_t /*instance*/, std::span<schedule::BatchJob> jobs) override {
+    // The runner's thread steps back behind others; here it stands for a device, and must not.
+    if (!std::exchange(settled_, true)) {
+      pthread_setschedparam(pthread_self(), policy_, &priority_);
+    }
     const TimePoint end = std::chrono::steady_clock::now() + cost(jobs.size());
     std::this_thread::sleep_until(end);
     for (auto& job : jobs) job.output = job.input;
@@ -78,6 +86,9 @@ class Model final : public schedule::BatchExecutor {
   }
 
   const Options& options_;
+  int policy_ = 0;  ///< of the thread that made this, as is the next
+  sched_param priority_{};
+  bool settled_ = false;
 };
 
 /// Of one request: when it was due, and when it ended.
@@ -97,13 +108,18 @@ class Answer final : public model::Listener {
   bool unserved = false;
 };
 
+/// Those that are measured do not depend on how long the warm-up is: all policies see the same.
 std::vector<Duration> arrivals(const Options& options) {
-  std::mt19937_64 random(options.seed);
-  std::exponential_distribution<double> gap(options.rate);
   std::vector<Duration> all;
-  for (double at = gap(random); at < options.warmup + options.seconds; at += gap(random)) {
-    all.push_back(std::chrono::duration_cast<Duration>(duration<double>(at)));
-  }
+  const auto add = [&](std::uint64_t seed, double from, double to) {
+    std::mt19937_64 random(seed);
+    std::exponential_distribution<double> gap(options.rate);
+    for (double at = from + gap(random); at < to; at += gap(random)) {
+      all.push_back(std::chrono::duration_cast<Duration>(duration<double>(at)));
+    }
+  };
+  add(~options.seed, 0, options.warmup);
+  add(options.seed, options.warmup, options.warmup + options.seconds);
   return all;
 }
 

@@ -111,6 +111,83 @@ TEST(StepTime, LearnsLinesOfManyShapesThroughNoise) {
   }
 }
 
+TEST(StepTime, LearnsShapesThatAreNoLines) {
+  // 0.4 ms each beyond sixteen: by the first batch of a size, which nothing known foretells.
+  const auto truth = [](std::size_t n) {
+    return 1e-3 + 5e-5 * static_cast<double>(n) + (n > 16 ? 4e-4 * static_cast<double>(n - 16) : 0);
+  };
+  StepTime step_time(32);
+  for (const std::size_t n : {1U, 2U, 4U, 8U, 16U}) step_time.observe(n, of_seconds(truth(n)));
+  EXPECT_LT(predicted(step_time, 32), 3e-3);
+  step_time.observe(32, of_seconds(truth(32)));
+  EXPECT_NEAR(predicted(step_time, 32), truth(32), 1e-6);
+  EXPECT_EQ(step_time.knee(32, 1e9), 16U);
+}
+
+TEST(StepTime, TriesASizeAgainThatWasSlowOnce) {
+  StepTime step_time(32);
+  for (const std::size_t n : {1U, 2U, 4U, 8U, 16U}) step_time.observe(n, milliseconds(2));
+  step_time.observe(32, milliseconds(50));
+  EXPECT_EQ(step_time.knee(32, 1e9), 16U);
+  step_time.observe(32, milliseconds(2));
+  EXPECT_EQ(step_time.knee(32, 1e9), 32U);
+}
+
+/// Random shapes that never fall: bent lines, knees, stairs.
+class AnyShape {
+ public:
+  explicit AnyShape(std::mt19937_64& random) {
+    std::uniform_real_distribution<double> exponent(-1, 1);
+    item_s_ = 1e-4 * std::pow(10, exponent(random));
+    fixed_s_ = item_s_ * std::pow(10, 1 + exponent(random));
+    bend_ = std::uniform_real_distribution<double>(0.6, 1.4)(random);
+    knee_ = std::uniform_int_distribution<int>(4, 40)(random);
+    beyond_s_ = item_s_ * std::uniform_real_distribution<double>(0, 8)(random);
+    tile_ = std::uniform_int_distribution<int>(1, 8)(random);
+  }
+  double operator()(std::size_t size) const {
+    const double n = std::ceil(static_cast<double>(size) / tile_) * tile_;
+    return fixed_s_ + item_s_ * std::pow(n, bend_) + beyond_s_ * std::max(0.0, n - knee_);
+  }
+
+ private:
+  double item_s_, fixed_s_, bend_, beyond_s_;
+  int knee_, tile_;
+};
+
+TEST(StepTime, NeverFallsAndChoosesNearlyTheBestWhateverTheShapeAndTheNoise) {
+  std::mt19937_64 random(4);
+  std::lognormal_distribution<double> noise(0, 0.1);
+  std::bernoulli_distribution disturbed(0.005);
+  for (int trial = 0; trial < 200; ++trial) {
+    const std::size_t largest = trial % 2 == 0 ? 32 : 200;
+    const AnyShape truth(random);
+    StepTime step_time(largest);
+    // Also with few sizes seen, and in any order.
+    std::uniform_int_distribution<std::size_t> size(1, largest);
+    for (int i = 0; i < 1500; ++i) {
+      const std::size_t n = size(random);
+      step_time.observe(n, of_seconds(truth(n) * noise(random) * (disturbed(random) ? 10 : 1)));
+      if (i < 5 || i % 250 == 0) {
+        double last_s = 0;
+        for (std::size_t k = 1; k <= largest && step_time.line(); ++k) {
+          const double now_s = step_time.seconds_of(k);
+          ASSERT_GE(now_s, last_s * (1 - 1e-9)) << "trial " << trial << " size " << k;
+          last_s = now_s;
+        }
+        const std::size_t knee = step_time.knee(n, 1e9);
+        ASSERT_TRUE(knee >= 1 && knee <= n) << knee << " of " << n;
+      }
+    }
+    double best = 0;
+    for (std::size_t n = 1; n <= largest; ++n) {
+      best = std::max(best, static_cast<double>(n) / truth(n));
+    }
+    const std::size_t knee = step_time.knee(largest, 1e12);
+    EXPECT_GE(static_cast<double>(knee) / truth(knee), 0.85 * best) << "trial " << trial;
+  }
+}
+
 TEST(StepTime, SharesMeansAmongLargeSizes) {
   StepTime step_time(4096);
   for (int i = 0; i < 50; ++i) {
