@@ -220,7 +220,7 @@ $(BIN)/weir-synth-model: $(OBJ)/tests/bench/synth_model.o $(OBJ)/tests/bench/syn
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine bench-model-memory
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -249,7 +249,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe batch dispatch http overload cancel engine
+BENCHES := steer observe batch dispatch http overload cancel engine model-memory
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -263,10 +263,11 @@ bench-http: ## what the HTTP front makes of an identity model, beside a service 
 bench-overload: ## ten times the load that an agent can serve: refusals, latencies, fairness, memory
 bench-cancel: ## how long after its client has gone a request still takes a place
 bench-engine: llama-peers ## tokens per second and latencies beside llama-server and llama-batched-bench
+bench-model-memory: ## loading a model again beside reading its file, and what stays of it
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools
-	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$*.py
+	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
 # Without them the bench prints the agent's own figures.
 .PHONY: llama-peers

@@ -2,6 +2,7 @@
 #include "agent/model/llama_log.h"
 
 #include <llama.h>
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 
 #include <cstdlib>
@@ -13,6 +14,10 @@ namespace weir::model {
 namespace {
 
 constexpr std::size_t kMostReasonBytes = 1000;
+// Buffers from this size on are mappings of their own, which go back to the system when freed.
+constexpr int kMappedBytes = 1 << 20;
+// Free at the end of a heap; as glibc has it at first.
+constexpr int kKeptBytes = 128 << 10;
 
 thread_local LlamaErrors* collector = nullptr;
 
@@ -62,6 +67,10 @@ void LlamaBuffers::read(std::string_view line) {
 void init_llama() {
   static std::once_flag once;
   std::call_once(once, [] {
+    // Of itself glibc raises the first up to 32 MiB, after buffers that were freed, and the second
+    // with it: those of the next model then come from the heap of a thread, whose end it keeps.
+    ::mallopt(M_MMAP_THRESHOLD, kMappedBytes);
+    ::mallopt(M_TRIM_THRESHOLD, kKeptBytes);
     llama_log_set(on_log, nullptr);
     llama_backend_init();
   });

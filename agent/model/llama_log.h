@@ -25,7 +25,8 @@ struct LlamaBuffers {
   void read(std::string_view line);
 };
 
-/// Initializes libllama and routes its log to spdlog's debug level. Does its work once.
+/// Initializes libllama, routes its log to spdlog's debug level, and has malloc() give large
+/// buffers back to the system when they are freed. Does its work once.
 void init_llama();
 
 /// Collects what libllama logs as errors on this thread while it lives, and the buffers that it
