@@ -280,7 +280,7 @@ bench-storm: deps ## a minute of everything that applications do to sockets: no 
 	$(Q)$(MAKE) $(NEEDS_bpf)
 	$(Q)WEIR_STORM_SECONDS=60 $(NEEDS_bpf) --gtest_filter='*Storm.LeavesEveryGaugeAtZero*'
 
-# Only what reads the configuration is instrumented; the rest comes from the library.
+# Only what reads the input is instrumented; the rest comes from the library.
 CLANGXX      ?= clang++
 FUZZ_SECONDS ?= 30
 FUZZ_FLAGS   := -std=c++20 -O1 -g1 -fno-omit-frame-pointer -pthread -fsanitize=fuzzer,address
@@ -301,11 +301,18 @@ $(BIN)/weir-fuzz-gguf: $(GGUF_FUZZ_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
 
-.PHONY: fuzz fuzz-config fuzz-gguf need-clang++
+TRACE_FUZZ_OBJ := $(patsubst %.cc,$(OBJ)/fuzz/%.o,tests/fuzz/trace_fuzz.cc \
+                  agent/ctl/replay/trace_reader.cc agent/ctl/replay/line_source.cc)
+
+$(BIN)/weir-fuzz-trace: $(TRACE_FUZZ_OBJ) $(BUILD)/libweir.a
+	$(call msg,LINK,$@)
+	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
+
+.PHONY: fuzz fuzz-config fuzz-trace fuzz-gguf need-clang++
 need-clang++:
 	$(Q)command -v $(CLANGXX) >/dev/null || { echo '$(CLANGXX) is missing: apt-get install clang' >&2; exit 1; }
 
-fuzz: fuzz-config fuzz-gguf ## every fuzzer, FUZZ_SECONDS=30 each
+fuzz: fuzz-config fuzz-trace fuzz-gguf ## every fuzzer, FUZZ_SECONDS=30 each
 
 # What it finds that is new stays in build/fuzz/config, beside the seeds; a text that fails too.
 fuzz-config: need-clang++ deps ## feed the configuration reader with mutated texts, under ASan
@@ -313,6 +320,12 @@ fuzz-config: need-clang++ deps ## feed the configuration reader with mutated tex
 	$(Q)mkdir -p $(BUILD)/fuzz/config
 	$(Q)$(BIN)/weir-fuzz-config -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
 	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/config tests/fuzz/config
+
+fuzz-trace: need-clang++ deps ## the same with the reader of traces to replay
+	$(Q)$(MAKE) $(BIN)/weir-fuzz-trace
+	$(Q)mkdir -p $(BUILD)/fuzz/trace
+	$(Q)$(BIN)/weir-fuzz-trace -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
+	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/trace tests/fuzz/trace
 
 # First a million by numbers, of which 2000 that pass the check are tried in a child; then by what
 # covers more of the code, under ASan. The seed is the metadata of the shipped model.
