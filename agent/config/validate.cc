@@ -35,6 +35,14 @@ constexpr std::string_view kTokenChars =
 /// The backup pool of a service is called NAME.backup (agent/kernel), and its name is as bounded.
 constexpr std::size_t kNameMaxWithBackup = WEIR_NAME_LEN - 1 - std::string_view(".backup").size();
 
+/// Another field of a request, of today or of tomorrow, cannot be its tenant too.
+bool has_reserved_name(std::string_view header) {
+  std::string lower(header);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  return lower.starts_with("x-weir-") && lower != "x-weir-tenant";
+}
+
 constexpr std::array<std::string_view, 2> kSlaRoutes = {"/infer", "/v1/completions"};
 
 class Validator {
@@ -235,6 +243,11 @@ class Validator {
               fmt::format("{} is not the name of a header: 1..{} characters of "
                           "[A-Za-z0-9!#$%&'*+.^_`|~-]",
                           in_quotes(header), kHeaderNameMax));
+    } else if (has_reserved_name(header)) {
+      problem("admission.tenant_header",
+              fmt::format("{} is not free: of the names that begin with x-weir- only x-weir-tenant "
+                          "names a tenant",
+                          in_quotes(header)));
     }
     std::map<std::string, std::string> tenants;
     for (int i = 0; i < admission.tenants_size(); ++i) {

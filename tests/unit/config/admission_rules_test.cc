@@ -30,6 +30,12 @@ TEST(AdmissionRules, TheHeaderIsAToken) {
             "w:4:18: admission.tenant_header: \"x team\" is not the name of a header: 1..64 "
             "characters of [A-Za-z0-9!#$%&'*+.^_`|~-]");
   EXPECT_EQ(message_of("  tenant_header: X-Team\n"), "accepted");
+  EXPECT_EQ(message_of("  tenant_header: X-Weir-Tenant\n"), "accepted");
+  // Else the model of a request would be its tenant.
+  EXPECT_EQ(
+      message_of("  tenant_header: X-Weir-Model\n"),
+      "w:4:18: admission.tenant_header: \"X-Weir-Model\" is not free: of the names that begin "
+      "with x-weir- only x-weir-tenant names a tenant");
 }
 
 TEST(AdmissionRules, ALimitNamesAModelThatThereIsAndLimitsSomething) {
