@@ -146,6 +146,12 @@ std::optional<Refusal> Admission::settle(Reservation& reservation, const Request
   return std::nullopt;
 }
 
+Refusal Admission::refuse_late(const Reservation& reservation) {
+  return count(Stage::kBody, *reservation.tenant_,
+               {RefusalReason::kDeadline, "the deadline passed while the body was on its way",
+                std::nullopt});
+}
+
 std::optional<Refusal> Admission::check_deadline(std::optional<TimePoint> deadline,
                                                  std::string_view model, std::int32_t level,
                                                  TimePoint now) const {

@@ -152,6 +152,9 @@ class Admission {
   [[nodiscard]] std::optional<schedule::Refusal> settle(Reservation& reservation,
                                                         const RequestNeeds& needs);
 
+  /// Instead of settle(), when the deadline passed before the body had come: the refusal, counted.
+  [[nodiscard]] schedule::Refusal refuse_late(const Reservation& reservation);
+
   /// Looks at memory pressure and at how fast requests end. To be called every 100 ms to 1 s, by
   /// one thread; see AdmissionSampler.
   void sample();

@@ -188,6 +188,7 @@ void HttpSession::begin_request() {
 void HttpSession::dispatch() {
   state_ = State::kAnswering;
   read_deadline_.reset();
+  body_deadline_.reset();
   if (inbox_.empty()) io_.give_back(inbox_);
   request_->id = request_id(*parser_);
   keep_alive_ = parser_->keep_alive();
@@ -405,6 +406,7 @@ void HttpSession::close() {
 void HttpSession::set_read_deadline(std::chrono::milliseconds from_now, SteadyTime now) {
   read_deadline_ = now + from_now;
   if (read_until_.has_value()) read_deadline_ = std::min(*read_deadline_, *read_until_);
+  if (body_deadline_.has_value()) read_deadline_ = std::min(*read_deadline_, *body_deadline_);
   arm_timer();
 }
 
@@ -446,14 +448,7 @@ void HttpSession::on_timer() {
     // Half a close at first, while a request may be under way: a whole one would answer it with a
     // reset.
     if (!parser_.has_value()) return shared_.handing_over.load() ? linger() : close();
-    if (shared_.draining.load()) {
-      return refuse(from_refusal(
-          {model::RefusalReason::kDraining,
-           "the agent is shutting down, and the request did not arrive in time", std::nullopt}));
-    }
-    ApiError error = bad_request("request_timeout", "the request did not arrive in time");
-    error.status = 408;
-    return refuse(error);
+    return refuse(too_late(now));
   }
   arm_timer();
 }

@@ -152,6 +152,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   [[nodiscard]] std::optional<ApiError> admit();
   [[nodiscard]] std::optional<ApiError> check_expect();
   void bound_body();
+  [[nodiscard]] ApiError too_late(SteadyTime now);
   void drop_body();
   void refuse(const ApiError& error);
   void log_refusal(model::RefusalReason reason);
@@ -183,7 +184,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool waiting_writable_ = false;
   bool waiting_reset_ = false;
   std::optional<SteadyTime> read_deadline_;
-  std::optional<SteadyTime> read_until_;  ///< no read deadline is later
+  std::optional<SteadyTime> read_until_;     ///< no read deadline is later
+  std::optional<SteadyTime> body_deadline_;  ///< nor later than this: that of the request
   std::optional<SteadyTime> write_deadline_;
   std::optional<SteadyTime> timer_armed_for_;
 

@@ -169,12 +169,31 @@ void HttpSession::bound_body() {
   const SteadyTime until = std::chrono::steady_clock::now() + shared_.options.body_timeout +
                            std::chrono::seconds(bytes / kLeastBodyBytesPerSecond);
   read_until_ = read_until_.has_value() ? std::min(*read_until_, until) : until;
+  if (request_->deadline.has_value()) {
+    body_deadline_ = std::chrono::steady_clock::now() + (*request_->deadline - shared_.clock.now());
+  }
+}
+
+/// Why a request that has come in part is read no further.
+ApiError HttpSession::too_late(SteadyTime now) {
+  if (body_deadline_.has_value() && now >= *body_deadline_) {
+    return from_refusal(shared_.admission.refuse_late(*request_->reservation));
+  }
+  if (shared_.draining.load()) {
+    return from_refusal({model::RefusalReason::kDraining,
+                         "the agent is shutting down, and the request did not arrive in time",
+                         std::nullopt});
+  }
+  ApiError error = bad_request("request_timeout", "the request did not arrive in time");
+  error.status = 408;
+  return error;
 }
 
 /// Answers a request that no handler sees.
 void HttpSession::refuse(const ApiError& error) {
   state_ = State::kAnswering;
   read_deadline_.reset();
+  body_deadline_.reset();
   request_->id = request_id(*parser_);
   // What follows on the connection can be told from this request's body only if that was read.
   keep_alive_ = parser_->done() && parser_->keep_alive();

@@ -339,6 +339,16 @@ TEST_F(AdmissionAtTheFront, AByteNowAndThenDoesNotHoldTheMemoryOfABody) {
   expect_nothing_reserved();
 }
 
+TEST_F(AdmissionAtTheFront, ADeadlineThatPassesDuringTheUploadRefusesThen) {
+  HttpClient http = client();
+  http.send(head(1000, "x-weir-timeout-ms: 30\r\n") + "{");
+  const HttpReply reply = http.read_reply();
+  EXPECT_EQ(reply.status, 429);
+  EXPECT_EQ(error_field(reply, "code"), "deadline");
+  EXPECT_EQ(refusals(admit::Stage::kBody, model::RefusalReason::kDeadline), 1U);
+  expect_nothing_reserved();
+}
+
 TEST_F(AdmissionAtTheFront, AStormOfAbortedUploadsLeavesNothingBehind) {
   std::mt19937 random(5);
   admission_options.memory_bytes = 8 << 20;
