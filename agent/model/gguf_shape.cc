@@ -102,6 +102,9 @@ GgufShape shape_of(const GgufMetadata& metadata) {
   GgufShape shape;
   shape.trained_tokens = of.get("context_length");
   shape.width = of.get("embedding_length");
+  shape.heads = of.of_layer("attention.head_count", 0, 0);
+  shape.head_size =
+      of.get("attention.key_length", shape.width / std::max<std::uint64_t>(1, shape.heads));
   shape.inner_width = std::max(of.of_layer("feed_forward_length", 0, 0),
                                of.get("expert_feed_forward_length") * of.get("expert_used_count"));
   const GgufEntry* const tokens = metadata.find("tokenizer.ggml.tokens");

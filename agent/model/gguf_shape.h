@@ -15,6 +15,8 @@ namespace weir::model {
 struct GgufShape {
   std::uint64_t trained_tokens = 0;  ///< of context
   std::uint64_t width = 0;           ///< of the embedding
+  std::uint64_t heads = 0;           ///< of the first layer's attention
+  std::uint64_t head_size = 0;       ///< numbers of one head's key
   std::uint64_t inner_width = 0;     ///< of the feed-forward part; of all experts used at once
   std::uint64_t vocabulary = 0;      ///< tokens
   std::uint64_t kv_cell_bytes = 0;   ///< keys and values of a token in all layers, 16 bits each

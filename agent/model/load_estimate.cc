@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "agent/model/attention.h"
+
 namespace weir::model {
 
 namespace {
@@ -31,10 +33,14 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   memory.kv_bytes = cells * shape.kv_cell_bytes;
   memory.output_bytes = sequences * shape.vocabulary * sizeof(float);
   // Live at once in a step: for each token two vectors of the feed-forward part, half a dozen of
-  // the model's width, and which cells it sees, in 16 bits; the logits.
+  // the model's width, and which cells it sees; keys times queries; the logits.
   const std::uint64_t vectors = sizeof(float) * (2 * shape.inner_width + 6 * shape.width);
-  const std::uint64_t mask = seen * sizeof(std::uint16_t);
-  memory.compute_bytes = kStepTokens * (vectors + mask) + memory.output_bytes;
+  const Attention attention =
+      choose_attention(static_cast<std::uint32_t>(shape.head_size),
+                       static_cast<std::uint32_t>(shape.heads), seen, kStepTokens);
+  const std::uint64_t mask = seen * attention.mask_bytes;
+  memory.compute_bytes =
+      attention.pass_tokens * (vectors + mask) + attention.product_bytes + memory.output_bytes;
   return memory;
 }
 

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "agent/model/attention.h"
 #include "agent/model/gguf_vetting.h"
 #include "agent/model/llama_log.h"
 #include "agent/model/weights_cache.h"
@@ -139,12 +140,16 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_ctx = static_cast<std::uint32_t>(cells);
   params.n_seq_max = options.max_sequences;
   params.n_batch = kStepTokens;
-  params.n_ubatch = kStepTokens;
   params.n_outputs_max = options.max_sequences;  // logits of one token per sequence and step
   params.n_threads = static_cast<std::int32_t>(
       options.threads.value_or(default_threads(file_bytes, usable_cpus())));
   params.n_threads_batch = params.n_threads;
   params.kv_unified = cells < all;
+  const Attention attention = choose_attention(
+      head_size(model), static_cast<std::uint32_t>(std::max(1, llama_model_n_head(model))),
+      params.kv_unified ? cells : context_tokens, kStepTokens);
+  params.n_ubatch = attention.pass_tokens;
+  params.flash_attn_type = attention.flash;
   params.no_perf = true;
   const LlamaErrors log;
   ContextHandle context(llama_init_from_model(model, params));

@@ -32,7 +32,7 @@ class StepAbort {
   /// How long a step goes on with somebody in it who leaves: most end sooner by themselves.
   static constexpr Duration kPatience = std::chrono::milliseconds(2);
   /// A step that should end within this is not stopped.
-  static constexpr Duration kNearEnd = std::chrono::milliseconds(4);
+  static constexpr Duration kNearEnd = std::chrono::milliseconds(3);
 
   /// `goes_back`: a stopped step can be taken up again. `stopping`: when it becomes true, any step
   /// is stopped.

@@ -42,6 +42,8 @@ TEST(GgufShape, IsReadFromTheMetadata) {
   const GgufShape shape = of(half_a_billion(), shape_of);
   EXPECT_EQ(shape.trained_tokens, 4096U);
   EXPECT_EQ(shape.width, 896U);
+  EXPECT_EQ(shape.heads, 14U);
+  EXPECT_EQ(shape.head_size, 64U);
   EXPECT_EQ(shape.inner_width, 4864U);
   EXPECT_EQ(shape.vocabulary, 3U);
   // 24 layers, 2 heads of 64 for keys and as many for values, 2 bytes: 12 KiB for a token.
