@@ -69,6 +69,7 @@ StepPlan BatchRunner::make_plan() {
          .urgency = sequence.urgency,
          .position = sequence.decoded,
          .left = sequence.left(),
+         .begun = sequence.computed > sequence.cached,
          .generates = sequence.generates(),
          .held = held,
          .due = sequence.paused_since && now - *sequence.paused_since >= kLongestPause});

@@ -24,22 +24,39 @@ Duration alone_budget(const StepCost& cost, std::size_t position) {
   return std::max(kAloneStep, cost.prompts(chunk).value_or(kAloneStep));
 }
 
-/// Unset: nothing is known yet.
-std::optional<Duration> prompt_budget(const StepCost& cost, const StepShape& generating,
-                                      const Prompts& prompts, bool hurry) {
-  if (hurry) return kShortStep;
+struct PromptTime {
+  std::optional<Duration> budget;  ///< unset: nothing is known yet
+  Duration whole{};                ///< for one that is not split
+};
+
+PromptTime prompt_time(const StepCost& cost, const StepShape& generating, const Prompts& prompts,
+                       bool hurry) {
+  if (hurry) return {.budget = kShortStep};
   const Duration alone = alone_budget(cost, prompts.front()->position);
-  if (generating.decode_tokens == 0) return alone;
+  if (generating.decode_tokens == 0) return {.budget = alone, .whole = alone};
   const auto decodes = cost.decodes(generating);
-  if (!decodes) return std::nullopt;
+  if (!decodes) return {};
   const double numbers =
       static_cast<double>(prompts.size()) / static_cast<double>(generating.decode_tokens);
-  return std::min(scaled(*decodes, std::max(kPromptShare, numbers)), alone);
+  return {.budget = std::min(scaled(*decodes, std::max(kPromptShare, numbers)), alone),
+          .whole = std::min(scaled(*decodes, kWholeShare), alone)};
+}
+
+void add_chunk(const PlanItem& item, std::size_t tokens, StepPlan& plan) {
+  plan.parts.push_back({item.slot, tokens, false});
+  ++plan.shape.prompt_chunks;
+  plan.shape.prompt_tokens += tokens;
+  plan.shape.prompt_positions += tokens * item.position + tokens * tokens / 2;
+}
+
+bool goes_whole(const PlanItem& item, const StepCost& cost, Duration most) {
+  const auto tokens = item.begun ? std::nullopt : cost.chunk_within(most, item.position);
+  return tokens && item.left <= *tokens;
 }
 
 void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits& limits,
                  StepPlan& plan) {
-  const auto budget = prompt_budget(cost, plan.shape, prompts, limits.hurry);
+  const auto [budget, whole] = prompt_time(cost, plan.shape, prompts, limits.hurry);
   const std::size_t room = limits.tokens - plan.shape.decode_tokens;
   for (const PlanItem* item : prompts) {
     const bool first = plan.shape.prompt_chunks == 0;
@@ -53,6 +70,10 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
     } else {
       tokens = kFirstPromptTokens - std::min(kFirstPromptTokens, plan.shape.prompt_tokens);
     }
+    if (tokens < most && goes_whole(*item, cost, whole)) {
+      if (!first) return;  // in the next step
+      tokens = most;
+    }
     if (first) tokens = std::max(tokens, kFewestPromptTokens);
     if (tokens < std::min(kFewestPromptTokens, most)) return;
     tokens = std::min(tokens, most);
@@ -60,10 +81,7 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
     if (item->left > tokens && item->left - tokens < kFewestPromptTokens && item->left <= most) {
       tokens = item->left;
     }
-    plan.parts.push_back({item->slot, tokens, false});
-    ++plan.shape.prompt_chunks;
-    plan.shape.prompt_tokens += tokens;
-    plan.shape.prompt_positions += tokens * item->position + tokens * tokens / 2;
+    add_chunk(*item, tokens, plan);
   }
 }
 

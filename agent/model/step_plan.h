@@ -8,7 +8,10 @@
 // so that a token comes within twice its time without prompts; more when more sequences wait in
 // their prompts than generate, by their numbers. While nobody does: kAloneStep, or as much as it
 // takes for the pass over the weights to be kWorth-th of it, so that large models lose no
-// throughput. In a hurry (somebody shall hear of the end of this step soon): kShortStep.
+// throughput. A prompt that has not begun and would take no more than kWholeShare of the generating
+// tokens' time goes in one piece: a pass for each of its pieces would cost more than the one longer
+// wait, which comes once for each request. In a hurry (somebody shall hear of the end of this step
+// soon): kShortStep.
 //
 // Who generates at a lower level pauses while a prompt of a higher level is worked on, but no
 // longer than kLongestPause at a time: the caller says who is due.
@@ -33,6 +36,7 @@
 namespace weir::model {
 
 inline constexpr double kPromptShare = 0.75;
+inline constexpr double kWholeShare = 4;
 inline constexpr Duration kAloneStep = std::chrono::milliseconds(6);
 inline constexpr Duration kShortStep = std::chrono::milliseconds(3);
 inline constexpr Duration kLongestPause = std::chrono::milliseconds(250);
@@ -59,6 +63,7 @@ struct PlanItem {
   Urgency urgency;
   std::size_t position = 0;  ///< tokens decoded
   std::size_t left = 0;      ///< tokens to decode before the next one is sampled; >= 1
+  bool begun = false;        ///< some of it has been computed
   bool generates = false;    ///< past its prompt: left is 1
   bool held = false;         ///< takes no part: another one computes what both begin with
   bool due = false;          ///< has paused for long enough

@@ -73,6 +73,22 @@ TEST(StepPlan, ChunkGetsItsShareOfTheTimeOfThoseWhoGenerate) {
   EXPECT_NEAR(static_cast<double>(tokens_of(plan, 4)), 24, 2);
 }
 
+TEST(StepPlan, ShortPromptGoesInOnePieceUnlessItHasBegun) {
+  std::vector items{generating(0), generating(1), prompt(2, 64), prompt(3, 64)};
+  const StepCost cost = learned(milliseconds(6));
+  // 4 x 20 ms for 70 of the first; the second one waits for its own step.
+  const StepPlan plan = plan_step(items, cost, kLimits);
+  EXPECT_THAT(slots(plan), ElementsAre(0, 1, 2));
+  EXPECT_EQ(tokens_of(plan, 2), 64U);
+  items[2].begun = true;
+  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
+  items[2].begun = false;
+  items[2].left = 90;  // 96 ms
+  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
+  const StepPlan hurried = plan_step(items, cost, {.tokens = 512, .hurry = true});
+  EXPECT_EQ(tokens_of(hurried, 2), kFewestPromptTokens);
+}
+
 TEST(StepPlan, ChunkAloneGrowsUntilThePassIsASixteenthOfIt) {
   const StepPlan small = plan_step(std::vector{prompt(0, 1500)}, learned(), kLimits);
   EXPECT_NEAR(static_cast<double>(small.shape.prompt_tokens), 6, 1);  // kAloneStep
@@ -158,6 +174,7 @@ TEST(StepPlan, EveryPlanIsSoundAndEverythingEnds) {
         paused[slot] = 0;
         item.position += tokens;
         item.left -= tokens;
+        item.begun = true;
         if (item.left == 0) {
           item.generates = true;
           item.left = 1;
