@@ -267,13 +267,13 @@ bench-model-memory: ## loading a model again beside reading its file, and what s
 $(BENCHES:%=bench-%): bench-%:
 	$(Q)deploy/install-deps.sh --bench
 	$(Q)$(MAKE) bin tools
-	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
+	$(Q)WEIR_BIN=$(abspath $(BIN)) WEIR_LLAMA_PEERS=$(LLAMA_PEERS) $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
 # Without them the bench prints the agent's own figures.
 .PHONY: llama-peers
-LLAMA_PEERS := $(THIRD_PARTY)/llama-$(LLAMA_VERSION)-peers
+LLAMA_PEERS := $(abspath $(or $(WEIR_LLAMA_PEERS),$(THIRD_PARTY)/llama-$(LLAMA_VERSION)-peers))
 llama-peers:
-	$(Q)[ -e $(LLAMA_PEERS)/.built ] || deploy/build-llama.sh --peers $(abspath $(LLAMA_PEERS)) || true
+	$(Q)[ -x $(LLAMA_PEERS)/bin/llama-server ] || deploy/build-llama.sh --peers $(LLAMA_PEERS) || true
 
 .PHONY: bench-storm
 bench-storm: deps ## a minute of everything that applications do to sockets: no gauge loses count (root)

@@ -17,7 +17,8 @@ field the worst row counts.
               in the streams from then to its first token, over that of the time before. ttft: its
               time to the first token over that when alone; streams at twice their idle gap leave it
               half of each step, so that twice its time alone is what it can have (`ttft_ratio_budget`
-              is over that). llama-server beside it.
+              is over that). Once more with all cells in one pool (`weir, pool`), where chunks and
+              decodes share a pass over the weights. llama-server beside it.
   overload    twice the requests that it can serve, a fifth of its capacity of the high class: 99th
               percentile of the high class's time to its first token, over that of the same requests
               alone.
@@ -224,6 +225,8 @@ def long_prompt(bench, model):
     if er.SHAPES[model] is None:
         return []  # trained for 512 tokens
     servers = list(bench.servers(model, LONG_STREAMS + 1, LONG_CONTEXT))
+    servers.append(Weir(model, LONG_STREAMS + 1, LONG_CONTEXT, bench.threads(model), "weir, pool",
+                        kv_tokens=LONG_STREAMS * LONG_CONTEXT))
     row = {"model": model, "rounds": []}
     try:
         for server in servers:

@@ -55,9 +55,8 @@ def threads_for(name):
 # ---- servers -----------------------------------------------------------------------------------
 
 class Weir(Process):
-    label = "weir"
-
-    def __init__(self, model, sequences, context, threads, **fields):
+    def __init__(self, model, sequences, context, threads, label="weir", **fields):
+        self.label = label
         self._scratch = Scratch()
         config = self._scratch.path / "weir.yaml"
         config.write_text(json.dumps({
