@@ -135,7 +135,7 @@ Status Agent::serve(bool share_port) {
   admission_ = *std::move(admits);
   admission_sampler_.emplace(*admission_);
   auto http = serve::HttpServer::create(*options, executor, *admission_, last_snapshot_, clock_,
-                                        models_.get());
+                                        models_.get(), workers_.get());
   if (!http) return std::move(http).error();
   http_ = std::move(*http);
   return {};

@@ -11,6 +11,7 @@
 #include "agent/base/clock.h"
 #include "agent/model/generation.h"
 #include "agent/model/model_admin.h"
+#include "agent/schedule/worker_pool.h"
 #include "agent/serve/router.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/metrics_source.h"
@@ -33,7 +34,8 @@ struct Services {
   const telemetry::MetricsSource& metrics;
   const Clock& clock;
   const ServerState& server;
-  model::ModelAdmin* admin;  ///< null: models are not loaded and unloaded over HTTP
+  model::ModelAdmin* admin;       ///< null: models are not loaded and unloaded over HTTP
+  schedule::WorkerPool* workers;  ///< null: all is done on the I/O threads
 };
 
 void add_index(Router& router, const Services& services);        ///< GET /

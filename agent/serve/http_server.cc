@@ -123,9 +123,10 @@ struct Listener {
 class HttpServer::Impl final : public ServerState {
  public:
   Impl(const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
-       const telemetry::MetricsSource& metrics, const Clock& clock, model::ModelAdmin* admin)
+       const telemetry::MetricsSource& metrics, const Clock& clock, model::ModelAdmin* admin,
+       schedule::WorkerPool* workers)
       : shared_(options, executor, admission, clock) {
-    const Services services{executor, admission, metrics, clock, *this, admin};
+    const Services services{executor, admission, metrics, clock, *this, admin, workers};
     for (const auto add : {add_index, add_health, add_metrics, add_models, add_repository,
                            add_infer, add_completions}) {
       add(shared_.router, services);
@@ -350,11 +351,14 @@ class HttpServer::Impl final : public ServerState {
   std::vector<std::unique_ptr<Listener>> listeners_;
 };
 
-Result<std::unique_ptr<HttpServer>> HttpServer::create(
-    const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
-    const telemetry::MetricsSource& metrics, const Clock& clock, model::ModelAdmin* admin) {
+Result<std::unique_ptr<HttpServer>> HttpServer::create(const ServeOptions& options,
+                                                       model::Executor& executor,
+                                                       admit::Admission& admission,
+                                                       const telemetry::MetricsSource& metrics,
+                                                       const Clock& clock, model::ModelAdmin* admin,
+                                                       schedule::WorkerPool* workers) {
   if (Status status = validate(options); !status) return std::move(status).error();
-  auto impl = std::make_unique<Impl>(options, executor, admission, metrics, clock, admin);
+  auto impl = std::make_unique<Impl>(options, executor, admission, metrics, clock, admin, workers);
   if (Status status = impl->listen(); !status) return std::move(status).error();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

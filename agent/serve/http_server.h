@@ -19,6 +19,7 @@
 #include "agent/base/result.h"
 #include "agent/model/generation.h"
 #include "agent/model/model_admin.h"
+#include "agent/schedule/worker_pool.h"
 #include "agent/telemetry/http_counters.h"
 #include "agent/telemetry/metrics_source.h"
 
@@ -51,14 +52,13 @@ struct ServeOptions {
 class HttpServer {
  public:
   /// Listens and serves when it returns. kInvalidArgument names the option and its limit; kIo says
-  /// which address could not be bound. `executor`, `admission`, `metrics`, `clock` and `admin` must
-  /// outlive the server; without `admin` there are no routes for it.
-  static Result<std::unique_ptr<HttpServer>> create(const ServeOptions& options,
-                                                    model::Executor& executor,
-                                                    admit::Admission& admission,
-                                                    const telemetry::MetricsSource& metrics,
-                                                    const Clock& clock,
-                                                    model::ModelAdmin* admin = nullptr);
+  /// which address could not be bound. `executor`, `admission`, `metrics`, `clock`, `admin` and
+  /// `workers` must outlive the server; without `admin` there are no routes for it, without
+  /// `workers` the I/O threads parse large bodies too.
+  static Result<std::unique_ptr<HttpServer>> create(
+      const ServeOptions& options, model::Executor& executor, admit::Admission& admission,
+      const telemetry::MetricsSource& metrics, const Clock& clock,
+      model::ModelAdmin* admin = nullptr, schedule::WorkerPool* workers = nullptr);
 
   /// Closes every connection at once; running generations are cancelled. Listeners that an executor
   /// still holds may be called afterwards, to no effect.

@@ -53,7 +53,8 @@ class ServeTest : public testing::Test {
     auto admits = admit::Admission::create(admission_options, clock);
     ASSERT_TRUE(admits.ok()) << admits.error().message;
     admission = *std::move(admits);
-    auto created = HttpServer::create(options, executor, *admission, metrics, clock);
+    auto created =
+        HttpServer::create(options, executor, *admission, metrics, clock, nullptr, workers);
     ASSERT_TRUE(created.ok()) << created.error().message;
     server = *std::move(created);
   }
@@ -96,6 +97,7 @@ class ServeTest : public testing::Test {
   std::unique_ptr<admit::Admission> admission;
   ScriptedExecutor executor{{model_named("tiny", State::kReady)}};
   FixedMetricsSource metrics;
+  schedule::WorkerPool* workers = nullptr;  ///< the test's own, when it has some
   std::unique_ptr<HttpServer> server;
 };
 

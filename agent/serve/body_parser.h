@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From the body of a request to a running generation. A large body is parsed by the worker pool:
+// the I/O thread, which has thousands of other connections, would stand still for a millisecond for
+// each 300 KiB of it.
+//
+// Thread-safety: called on the I/O thread, which also starts the generation. A client that leaves
+// while its body is parsed has none started; what admission set aside is held until then.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "agent/base/clock.h"
+#include "agent/serve/exchange.h"
+#include "agent/serve/generation_call.h"
+#include "agent/serve/handlers.h"
+
+namespace weir::serve {
+
+/// Pure; any thread.
+using ParseBody = Outcome<GenerationCall> (*)(std::string_view body, TimePoint now);
+
+/// Only from a handler. Without workers, or when they refuse, it is parsed here and now.
+void parse_and_start(const Services& services, const std::shared_ptr<Exchange>& exchange,
+                     ParseBody parse, FormatResult format);
+
+}  // namespace weir::serve
