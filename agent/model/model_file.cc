@@ -24,7 +24,7 @@ constexpr std::uint64_t kAheadBytes = std::uint64_t{64} << 20;
 // One piece of advice reads no more than the device takes at once (mm/readahead.c,
 // force_page_cache_ra), which is this much at least.
 constexpr std::uint64_t kAdviceBytes = std::uint64_t{128} << 10;
-constexpr std::uint64_t kReadBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kReadBytes = std::uint64_t{256} << 10;
 
 std::uint64_t page_bytes() {
   static const auto bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -33,7 +33,7 @@ std::uint64_t page_bytes() {
 
 /// To the last byte of [from, from + bytes), or as far as the file goes by now.
 Status read_through(int fd, std::uint64_t from, std::uint64_t bytes) {
-  thread_local std::vector<char> buffer(kReadBytes);
+  std::vector<char> buffer(kReadBytes);
   const std::uint64_t end = from + bytes;
   while (from < end) {
     const ssize_t got =

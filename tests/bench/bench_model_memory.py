@@ -12,8 +12,8 @@ otherwise), all of it in the page cache.
            metadata checked, the file mapped, the vocabulary built, a context made, a first decode.
   second   a second model of the same file: what the process has more of its pages (smaps, Rss of the
            file's mappings) and of other memory, less what its own context says that it has.
-  cycles   load and unload, again and again: RSS of the agent without a model after the last one over
-           that after the first.
+  cycles   load and unload, again and again: RSS of the agent without a model after the last ones
+           over that after the first ones (medians of five: a thread may just be ending).
   cold     (only with --cold) the file dropped from the page cache, each `prefetch` of the
            configuration, beside a read(2) of the cold file.
 
@@ -28,6 +28,7 @@ import mmap
 import os
 import pathlib
 import re
+import statistics
 import sys
 import time
 
@@ -218,9 +219,10 @@ def cycles(path, threads, count):
             agent.operate("first", "unload")
             rss.append(agent.rss())
     row = {"rss_never_loaded": rss[0], "rss_unloaded": rss[1:], "rss_loaded": loaded,
-           "ratio": rss[-1] / rss[1], "loaded_ratio": loaded[-1] / loaded[0]}
-    print(f"  RSS never loaded {rss[0] / MIB:.1f}, after the first cycle {rss[1] / MIB:.1f}, after "
-          f"{count} {rss[-1] / MIB:.1f} MiB, ratio {row['ratio']:.4f}; loaded first "
+           "first": statistics.median(rss[1:6]), "last": statistics.median(rss[-5:])}
+    row["ratio"] = row["last"] / row["first"]
+    print(f"  RSS never loaded {rss[0] / MIB:.1f}, after the first cycles {row['first'] / MIB:.1f}, "
+          f"after {count} {row['last'] / MIB:.1f} MiB, ratio {row['ratio']:.4f}; loaded first "
           f"{loaded[0] / MIB:.1f}, last {loaded[-1] / MIB:.1f} MiB", flush=True)
     return row
 
