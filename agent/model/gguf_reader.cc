@@ -300,6 +300,12 @@ class File {
   const int fd_;
 };
 
+FileIdentity identity_of(const struct stat& status) {
+  constexpr std::int64_t kNanoseconds = 1'000'000'000;
+  return {status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_size),
+          status.st_mtim.tv_sec * kNanoseconds + status.st_mtim.tv_nsec};
+}
+
 /// Makes `head` longer, up to `wanted` bytes of the file. What is missing, somebody has cut off.
 Status read_up_to(const File& file, std::uint64_t wanted, std::vector<std::byte>& head) {
   std::size_t have = head.size();
@@ -351,6 +357,12 @@ std::variant<GgufMetadata, GgufNeedsMore, Error> parse_gguf(std::span<const std:
   return Parser(head, file_bytes).parse();
 }
 
+std::optional<FileIdentity> file_identity(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+  return identity_of(status);
+}
+
 Result<GgufHead> read_gguf_head(const std::string& path) {
   const File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) return os_error(errno, path);
@@ -359,10 +371,8 @@ Result<GgufHead> read_gguf_head(const std::string& path) {
   if (!S_ISREG(status.st_mode)) {
     return make_error(Code::kInvalidArgument, path + ": not a regular file");
   }
-  constexpr std::int64_t kNanoseconds = 1'000'000'000;
   GgufHead result;
-  result.identity = {status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_size),
-                     status.st_mtim.tv_sec * kNanoseconds + status.st_mtim.tv_nsec};
+  result.identity = identity_of(status);
   const std::uint64_t file_bytes = result.identity.bytes;
   std::uint64_t wanted = std::min(file_bytes, kFirstReadBytes);
   for (;;) {

@@ -122,6 +122,9 @@ struct FileIdentity {
   auto operator<=>(const FileIdentity&) const = default;
 };
 
+/// Unset when there is no such regular file, or it may not be looked at.
+[[nodiscard]] std::optional<FileIdentity> file_identity(const std::string& path);
+
 /// The metadata of one file, with the bytes that they point into.
 struct GgufHead {
   FileIdentity identity;

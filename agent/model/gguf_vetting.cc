@@ -41,13 +41,29 @@ std::uint64_t VettingReading::*counter(Outcome outcome) {
 }  // namespace
 
 Result<CheckedGguf> GgufVetting::check(const std::string& path) {
+  if (auto known = recall(path)) return *std::move(known);
   auto checked = check_gguf_file(path);
-  // A file that cannot be read is none that was refused.
-  if (!checked && checked.error().code == Code::kInvalidArgument) {
-    const std::lock_guard lock(mutex_);
-    ++reading_.refused_by_check;
+  const std::lock_guard lock(mutex_);
+  if (checked) {
+    if (passed_.size() >= kMostVerdicts) passed_.clear();
+    passed_.insert_or_assign(path, *checked);
+  } else if (checked.error().code == Code::kInvalidArgument) {
+    ++reading_.refused_by_check;  // one that cannot be read is none that was refused
   }
   return checked;
+}
+
+std::optional<CheckedGguf> GgufVetting::recall(const std::string& path) {
+  std::optional<CheckedGguf> known;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = passed_.find(path); found != passed_.end()) known = found->second;
+  }
+  if (!known) return std::nullopt;
+  for (std::size_t i = 0; i < known->parts.size(); ++i) {
+    if (file_identity(known->paths[i]) != known->parts[i]) return std::nullopt;
+  }
+  return known;
 }
 
 Status GgufVetting::try_out(const CheckedGguf& checked, TrialMode mode,

@@ -31,7 +31,8 @@ class GgufVetting {
 
   explicit GgufVetting(Trial trial = try_load) : trial_(std::move(trial)) {}
 
-  /// The check of its metadata alone. kInvalidArgument, and counted: it is no model.
+  /// The check of its metadata alone; of a file that has passed it, only whether it is the same.
+  /// kInvalidArgument, and counted: it is no model.
   Result<CheckedGguf> check(const std::string& path);
   /// What is left to do for a file that passed: the trial. Blocks for its time, asking `keep_going`
   /// meanwhile. kInvalidArgument: not this file. kUnavailable: not now. kCancelled: keep_going()
@@ -44,12 +45,14 @@ class GgufVetting {
   using Key = std::vector<FileIdentity>;
 
   Status judge(const std::string& path, TrialMode mode, const TrialResult& result) const;
+  [[nodiscard]] std::optional<CheckedGguf> recall(const std::string& path);
   [[nodiscard]] std::optional<TrialResult> recall(const Key& key);
   void keep(const Key& key, const TrialResult& result);
 
   const Trial trial_;
   mutable std::mutex mutex_;
   // Guarded by mutex_.
+  std::map<std::string, CheckedGguf> passed_;  ///< the check; by path
   std::map<Key, TrialResult> verdicts_;
   VettingReading reading_;
 };

@@ -51,8 +51,9 @@ class ModelFile : public std::enable_shared_from_this<ModelFile> {
   /// drop some before the end, when memory is short. kCancelled: `progress` said no. kIo.
   Status prefetch(Prefetch how, const Progress& progress);
 
-  /// How much of it is in memory, by looking at each page: about a millisecond for each 100 MiB.
-  /// Unset: the kernel does not tell; it tells who owns the files, or may write to them.
+  /// How much of it is in memory, to a page. Before Linux 6.5 by looking at each page: some
+  /// milliseconds for each 100 MiB. Unset: the kernel does not tell; it tells who owns the files,
+  /// or may write to them.
   [[nodiscard]] std::optional<std::uint64_t> resident() const;
 
   /// What was seen lately; has `workers` look again when that was long ago. Waits for nothing.

@@ -110,6 +110,26 @@ TEST_F(Vetting, TriesAsOftenAsItIsToldTo) {
   EXPECT_EQ(trials_, 2);
 }
 
+TEST_F(Vetting, ChecksAgainOnlyWhatIsAnotherFile) {
+  EXPECT_EQ(vet(TrialMode::kNever), "fit");
+  const auto again = vetting_.check(path_);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->bytes, std::filesystem::file_size(path_));
+  // Damaged in place, and its time of change put back: nobody looks.
+  const auto time = std::filesystem::last_write_time(path_);
+  {
+    std::fstream file(path_, std::ios::binary | std::ios::in | std::ios::out);
+    file << "GGUX";
+  }
+  std::filesystem::last_write_time(path_, time);
+  EXPECT_EQ(vet(TrialMode::kNever), "fit");
+  // With any other time, size or inode it is another file.
+  std::filesystem::last_write_time(path_, time + std::chrono::nanoseconds(1));
+  EXPECT_THAT(vet(TrialMode::kNever), testing::HasSubstr("not a GGUF file"));
+  write(small_model().file());
+  EXPECT_EQ(vet(TrialMode::kNever), "fit");
+}
+
 TEST_F(Vetting, ChecksBeforeItTries) {
   const std::string file = small_model().file();
   write(file.substr(0, file.size() - 5));
