@@ -37,7 +37,7 @@ CTL_SRC  := agent/ctl/main.cc
 LIB_SRC  := $(filter-out $(CTL_SRC),$(foreach m,$(MODULES),$(wildcard agent/$(m)/*.cc)))
 UNIT_SRC := $(foreach m,$(MODULES),$(wildcard tests/unit/$(m)/*_test.cc))
 BPF_TEST_SRC := $(wildcard tests/bpf/*_test.cc)
-FIX_SRC  := $(wildcard tests/fixtures/*.cc)
+FIX_SRC  := $(wildcard tests/fixtures/*.cc) tests/bench/synth_gguf.cc
 # The programs on listeners live and end with sockets: an object of their own.
 BPF_LISTEN := bpf/listen.bpf.c
 BPF_SRC  := $(filter-out $(BPF_LISTEN),$(wildcard bpf/*.bpf.c))
@@ -220,7 +220,7 @@ $(BIN)/weir-synth-model: $(OBJ)/tests/bench/synth_model.o $(OBJ)/tests/bench/syn
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CXX) $(LDFLAGS) $^ $(LLAMA_LIBS) -o $@
 
-.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine bench-model-memory
+.PHONY: tools run demo test test-unit test-bpf test-e2e test-model bench bench-steer bench-observe bench-batch bench-dispatch bench-http bench-overload bench-cancel bench-engine bench-embeddings bench-model-memory
 tools: $(TOOLS)
 
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
@@ -249,7 +249,7 @@ test-model: ; $(Q)$(MAKE) test SUITES=model ## the shipped model belongs to its 
 program-sizes: $(BIN)/weir-bpf-tests ## write tests/bpf/program_sizes.txt anew (root)
 	$(Q)$(BIN)/weir-bpf-tests --gtest_brief=1 --gtest_also_run_disabled_tests --gtest_filter='*.DISABLED_WriteTable'
 
-BENCHES := steer observe batch dispatch http overload cancel engine model-memory
+BENCHES := steer observe batch dispatch http overload cancel engine embeddings model-memory
 
 # One after the other: two at once would measure each other.
 bench: ## every benchmark (root)
@@ -262,6 +262,7 @@ bench-dispatch: ## what a task costs in the worker pool and how long it waits, b
 bench-http: ## what the HTTP front makes of an identity model, beside a service in Go
 bench-overload: ## ten times the load that an agent can serve: refusals, latencies, fairness, memory
 bench-cancel: ## how long after its client has gone a request still takes a place
+bench-embeddings: llama-peers ## texts embedded per second, beside llama-server and without batches
 bench-engine: llama-peers ## tokens per second and latencies beside llama-server and llama-batched-bench
 bench-model-memory: ## loading a model again beside reading its file, and what stays of it
 $(BENCHES:%=bench-%): bench-%:

@@ -30,22 +30,24 @@ schedule::QueueOptions queue_options(const weir::v1::Queue& queue,
   return options;
 }
 
-schedule::BatchOptions batch_options(const weir::v1::Batch& batch) {
+schedule::BatchOptions batch_options(const weir::v1::Model& model) {
+  const weir::v1::Batch& batch = model.batch();
+  const weir::v1::BatchMode mode = config::batch_mode(model);
   using std::chrono::microseconds;
   schedule::BatchOptions options;
   options.max_batch_size = config::max_batch_size(batch);
   options.timeout = microseconds(batch.batch_timeout_micros());
   if (batch.has_preferred_batch_size()) options.preferred_batch_size = batch.preferred_batch_size();
   options.preferred_batch_size = std::min(options.preferred_batch_size, options.max_batch_size);
-  if (batch.mode() == weir::v1::LEVELS) options.mode = schedule::BatchMode::kByLoad;
-  if (batch.mode() == weir::v1::LEARNED) options.mode = schedule::BatchMode::kLearned;
+  if (mode == weir::v1::LEVELS) options.mode = schedule::BatchMode::kByLoad;
+  if (mode == weir::v1::LEARNED) options.mode = schedule::BatchMode::kLearned;
   for (const auto& given : batch.levels()) {
     schedule::BatchLevel& level = options.levels.emplace_back();
     if (given.has_below_waiting()) level.below_waiting = given.below_waiting();
     level.max_batch_size = given.max_batch_size();
     level.timeout = microseconds(given.batch_timeout_micros());
   }
-  options.instances = batch.instances();
+  if (batch.has_instances()) options.instances = batch.instances();
   return options;
 }
 
@@ -83,6 +85,9 @@ Result<model::RegistryOptions> registry_options(const weir::v1::Config& config) 
     spdlog::info("registry memory_bytes={} source={}", *options.memory_bytes, limit->source);
   }
   options.directory = given.model_dir();
+  // Of those that embed or score.
+  options.of_directory.batch.mode = schedule::BatchMode::kLearned;
+  options.of_directory.instance_per_thread = true;
   options.of_directory.keep_alive = keep_alive_of(given);
   options.of_directory.queue = queue_options(weir::v1::Queue(), config.admission());
   if (given.poll_seconds() > 0) options.poll = seconds(given.poll_seconds());
@@ -115,6 +120,17 @@ model::Prefetch prefetch_of(const weir::v1::Model& model) {
   }
 }
 
+model::Task task_of(const weir::v1::Model& model) {
+  switch (model.task()) {
+    case weir::v1::EMBED:
+      return model::Task::kEmbed;
+    case weir::v1::SCORE:
+      return model::Task::kScore;
+    default:
+      return model::Task::kGenerate;
+  }
+}
+
 }  // namespace
 
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
@@ -137,7 +153,10 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.repack = model.repack();
     options.keep_alive = keep_alive(model, config.registry());
     options.queue = queue_options(model.queue(), config.admission());
-    options.batch = batch_options(model.batch());
+    options.batch = batch_options(model);
+    options.task = task_of(model);
+    options.max_batch_tokens = model.batch().max_batch_tokens();
+    options.instance_per_thread = !model.batch().has_instances();
     if (model.executor() == weir::v1::IDENTITY)
       options.identity = identity_options(model.identity());
     all.push_back(std::move(options));

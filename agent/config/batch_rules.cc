@@ -10,6 +10,8 @@ namespace weir::config {
 namespace {
 
 constexpr std::uint32_t kDefaultMaxBatchSize = 32;
+// libllama's bound of sequences in one call.
+constexpr std::uint32_t kMostTexts = 256;
 /// Of the default table of levels.
 constexpr std::uint32_t kDefaultLargestLevel = 100;
 
@@ -45,10 +47,10 @@ void check_levels(const std::string& path, const weir::v1::Batch& batch,
   }
 }
 
-void check_batch(const std::string& path, const weir::v1::Batch& batch,
+void check_batch(const std::string& path, const weir::v1::Batch& batch, weir::v1::BatchMode mode,
                  const ReportProblem& problem) {
   if (batch.has_preferred_batch_size()) {
-    if (batch.mode() != weir::v1::FIXED) {
+    if (mode != weir::v1::FIXED) {
       problem(path + ".preferred_batch_size", "applies to mode fixed only");
     } else if (batch.preferred_batch_size() > max_batch_size(batch)) {
       problem(path + ".preferred_batch_size",
@@ -56,17 +58,40 @@ void check_batch(const std::string& path, const weir::v1::Batch& batch,
                           max_batch_size(batch)));
     }
   }
-  if (!batch.levels().empty() && batch.mode() != weir::v1::LEVELS) {
+  if (!batch.levels().empty() && mode != weir::v1::LEVELS) {
     problem(path + ".levels", "applies to mode levels only");
     return;
   }
-  if (batch.has_batch_timeout_micros() && batch.mode() == weir::v1::LEVELS) {
+  if (batch.has_batch_timeout_micros() && mode == weir::v1::LEVELS) {
     problem(path + ".batch_timeout_micros", "does not apply to mode levels: each has its own");
   }
   check_levels(path, batch, problem);
 }
 
+/// Of a model whose task is to embed or to score.
+void check_texts(const std::string& path, const weir::v1::Model& model,
+                 const ReportProblem& problem) {
+  const auto not_here = [&](bool given, std::string_view field) {
+    if (given) problem(fmt::format("{}.{}", path, field), "applies to task generate only");
+  };
+  not_here(model.has_max_sequences(), "max_sequences");
+  not_here(model.has_kv_tokens(), "kv_tokens");
+  not_here(model.has_park_bytes(), "park_bytes");
+  not_here(model.has_prefix_reuse(), "prefix_reuse");
+  check_batch(path + ".batch", model.batch(), batch_mode(model), problem);
+  if (max_batch_size(model.batch()) > kMostTexts) {
+    problem(path + ".batch.max_batch_size",
+            fmt::format("is {}: at most {} texts are computed together",
+                        max_batch_size(model.batch()), kMostTexts));
+  }
+}
+
 }  // namespace
+
+weir::v1::BatchMode batch_mode(const weir::v1::Model& model) {
+  if (model.batch().has_mode()) return model.batch().mode();
+  return model.task() == weir::v1::GENERATE ? weir::v1::FIXED : weir::v1::LEARNED;
+}
 
 std::uint32_t max_batch_size(const weir::v1::Batch& batch) {
   if (batch.has_max_batch_size()) return batch.max_batch_size();
@@ -96,7 +121,9 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(model.preload(), "preload");
     not_here(model.trial() != weir::v1::Model::AUTO, "trial");
     not_here(model.has_keep_alive_seconds(), "keep_alive_seconds");
-    check_batch(path + ".batch", model.batch(), problem);
+    not_here(model.task() != weir::v1::GENERATE, "task");
+    not_here(model.batch().has_max_batch_tokens(), "batch.max_batch_tokens");
+    check_batch(path + ".batch", model.batch(), batch_mode(model), problem);
     return;
   }
   if (model.path().empty()) problem(path + ".path", "is missing");
@@ -109,8 +136,12 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     problem(path + ".ready_residency", "does not apply without prefetch");
   }
   if (model.has_identity()) problem(path + ".identity", "applies to executor identity only");
-  if (model.has_batch())
-    problem(path + ".batch", "applies to one-shot work only: executor identity");
+  if (model.task() != weir::v1::GENERATE) {
+    check_texts(path, model, problem);
+  } else if (model.has_batch()) {
+    problem(path + ".batch",
+            "applies to one-shot work only: executor identity, task embed, task score");
+  }
 }
 
 }  // namespace weir::config

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which fields of a model belong to which executor, and what the fields of a batch ask of each
-// other.
+// Which fields of a model belong to which executor and task, and what the fields of a batch ask of
+// each other.
 //
 // Thread-safe: pure functions.
 #pragma once
@@ -20,6 +20,10 @@ using ReportProblem = std::function<void(const std::string& path, std::string te
 /// On the file's own values: defaults are not filled in.
 void check_executor(const std::string& path, const weir::v1::Model& model,
                     const ReportProblem& problem);
+
+/// The mode of the model's batches, or its default: fixed, but learned where texts are embedded or
+/// scored.
+[[nodiscard]] weir::v1::BatchMode batch_mode(const weir::v1::Model& model);
 
 /// max_batch_size, or its default: 32, and in mode `levels` the largest size of the table.
 [[nodiscard]] std::uint32_t max_batch_size(const weir::v1::Batch& batch);

@@ -43,7 +43,8 @@ bool has_reserved_name(std::string_view header) {
   return lower.starts_with("x-weir-") && lower != "x-weir-tenant";
 }
 
-constexpr std::array<std::string_view, 2> kSlaRoutes = {"/infer", "/v1/completions"};
+constexpr std::array<std::string_view, 4> kSlaRoutes = {"/infer", "/v1/completions",
+                                                        "/v1/embeddings", "/v1/rerank"};
 
 class Validator {
  public:

@@ -32,7 +32,7 @@ schedule::QueueOptions queue_options(const ModelOptions& options) {
 }  // namespace
 
 Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
-               schedule::WorkerPool& workers, EngineHost* host)
+               schedule::WorkerPool& workers, VersionHost* host)
     : options_(std::move(options)),
       clock_(clock),
       queue_(RequestQueue::create(queue_options(options_), options_.max_sequences, clock, timers)),

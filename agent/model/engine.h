@@ -26,39 +26,21 @@
 #include "agent/model/file_stamp.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
+#include "agent/model/model_version.h"
 #include "agent/model/prompt_tokenizer.h"
 #include "agent/model/request_queue.h"
-#include "agent/model/runner.h"
 #include "agent/schedule/timer.h"
 #include "agent/schedule/worker_pool.h"
 
 namespace weir::model {
 
-class Engine;
-
-/// Hears what becomes of an engine, on its thread, outside its locks; nothing after released().
-class EngineHost {
- public:
-  virtual ~EngineHost() = default;
-  /// The engine is about to take this much memory in all, more than it said before. May wait, and
-  /// evict others. An error: it cannot have it.
-  virtual Status reserve(const Engine& engine, std::uint64_t bytes) = 0;
-  virtual void load_progressed(const Engine& engine, float progress) = 0;
-  virtual void loaded(const Engine& engine) = 0;  ///< warms now
-  virtual void warmed(const Engine& engine) = 0;  ///< serves now
-  /// Before those that waited hear of it. `no_memory`: reserve() said so.
-  virtual void load_failed(const Engine& engine, const Error& error, bool no_memory) = 0;
-  virtual void idle(const Engine& engine) = 0;  ///< it has no request, at least had none just now
-  virtual void released(const Engine& engine) = 0;  ///< what it had is freed, its thread ends
-};
-
-class Engine final : public Runner {
+class Engine final : public ModelVersion {
  public:
   /// Precondition: valid options (Registry::create() checks them). Clock, timers, workers and host,
   /// which may be null, must outlive this. Throws std::system_error when the system has no more
   /// threads.
   Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& timers,
-         schedule::WorkerPool& workers, EngineHost* host = nullptr);
+         schedule::WorkerPool& workers, VersionHost* host = nullptr);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
   ~Engine() override;
@@ -69,15 +51,13 @@ class Engine final : public Runner {
   [[nodiscard]] ModelInfo info() const override;
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const override;
 
-  /// Once it is retired and idle, the thread frees the model and ends.
-  [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
-  /// Loads, also without a request.
-  void begin();
-  /// Ends everything now, a load in progress too. Waits for nothing.
-  void abandon();
-  [[nodiscard]] bool abandoned() const { return stopping_.load(std::memory_order_relaxed); }
-  /// Of the file that is loaded, or was tried; unset before.
-  [[nodiscard]] std::optional<FileStamp> stamp() const;
+  [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const override { return queue_; }
+  void begin() override;
+  void abandon() override;
+  [[nodiscard]] bool abandoned() const override {
+    return stopping_.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::optional<FileStamp> stamp() const override;
 
  private:
   void run();
@@ -98,7 +78,7 @@ class Engine final : public Runner {
   const Clock& clock_;
   const std::shared_ptr<RequestQueue> queue_;  // not null
   schedule::WorkerPool& workers_;
-  EngineHost* const host_;  ///< may be null
+  VersionHost* const host_;  ///< may be null
 
   // Engine thread only.
   std::unique_ptr<BatchRunner> runner_;       ///< null until loaded

@@ -57,7 +57,15 @@ void GenerationRequest::set_canceller(std::function<void()> canceller) {
 
 std::uint64_t estimated_tokens(const GenerationRequest& request) {
   constexpr std::uint64_t kBytesPerToken = 4;
-  return (request.prompt.size() + kBytesPerToken - 1) / kBytesPerToken + request.max_tokens;
+  const std::uint64_t texts = request.embedding ? request.embedding->estimated_tokens() : 0;
+  return (request.prompt.size() + kBytesPerToken - 1) / kBytesPerToken + texts + request.max_tokens;
+}
+
+Task Executor::task(std::string_view model) const {
+  for (const ModelInfo& info : models()) {
+    if (info.name == model) return info.task;
+  }
+  return Task::kGenerate;
 }
 
 std::string_view to_string(UnloadCause cause) {
@@ -98,6 +106,10 @@ void ModelInfo::add_counts(const ModelInfo& version) {
   thin_loads += version.thin_loads;
   memory.add(version.memory);
   engine.add(version.engine);
+  if (version.batches) {
+    if (!batches) batches.emplace();
+    batches->add(*version.batches);
+  }
 }
 
 std::string_view to_string(ModelInfo::State state) {

@@ -21,6 +21,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/model/embedding_input.h"
 #include "agent/model/engine_reading.h"
 #include "agent/model/memory_reading.h"
 #include "agent/schedule/batch_reading.h"
@@ -122,6 +123,9 @@ class Listener {
   /// A piece of the result: valid UTF-8, whole characters. Bytes of the model that are not UTF-8
   /// come as U+FFFD.
   virtual void on_text(std::string_view text) = 0;
+  /// In place of on_text(), of a request with `embedding`: the vectors of its texts, all of one
+  /// length, one after the other in their order; or a score of each. Once, before on_complete().
+  virtual void on_vectors(std::span<const float> /*values*/) {}
   virtual void on_complete(const Completion& completion) = 0;
   /// The request was accepted and cannot be finished. kCancelled after cancel(),
   /// kResourceExhausted when the deadline passed, kInvalidArgument when the prompt is longer than
@@ -146,6 +150,8 @@ struct GenerationRequest {
   std::string tenant = "default";  ///< in whose share it is served
   std::string prompt;
   std::uint32_t max_tokens = 128;  ///< >= 1
+  /// Set: what a model that does not generate is given, in place of a prompt; max_tokens is 0 then.
+  std::shared_ptr<const EmbeddingInput> embedding;
   std::int32_t priority =
       schedule::kDefaultLevel;  ///< level, 0..schedule::kLevels - 1; lower first
   std::optional<TimePoint> deadline;
@@ -171,7 +177,7 @@ struct GenerationRequest {
 };
 
 /// Tokens that the queue and the limits reckon with before anything is tokenized: a token for every
-/// four bytes of the prompt, and all that may be generated.
+/// four bytes of prompt or texts, and all that may be generated.
 [[nodiscard]] std::uint64_t estimated_tokens(const GenerationRequest& request);
 
 /// Why a version of a model was let go.
@@ -188,7 +194,8 @@ struct ModelInfo {
   enum class State { kUnloaded, kLoading, kWarming, kReady, kFailed, kDraining };
   std::string name;
   std::string kind = "llama";  ///< the executor, as the configuration names it
-  std::string path;            ///< empty: has no file
+  Task task = Task::kGenerate;
+  std::string path;  ///< empty: has no file
   State state = State::kUnloaded;
   float load_progress = 0;  ///< 0..1
   std::string failure;      ///< why, when kFailed, or of the last load that found no memory
@@ -255,6 +262,9 @@ class Executor {
       std::string_view model, std::shared_ptr<GenerationRequest> request) = 0;
 
   [[nodiscard]] virtual bool has_model(std::string_view model) const = 0;
+  /// What the model is for. Precondition of submit(): the request is for that. Unless overridden,
+  /// looked up in models().
+  [[nodiscard]] virtual Task task(std::string_view model) const;
   [[nodiscard]] virtual std::vector<ModelInfo> models() const = 0;
 };
 

@@ -141,8 +141,7 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_seq_max = options.max_sequences;
   params.n_batch = kStepTokens;
   params.n_outputs_max = options.max_sequences;  // logits of one token per sequence and step
-  params.n_threads = static_cast<std::int32_t>(
-      options.threads.value_or(default_threads(file_bytes, usable_cpus())));
+  params.n_threads = static_cast<std::int32_t>(threads_of(options, file_bytes));
   params.n_threads_batch = params.n_threads;
   params.kv_unified = cells < all;
   const Attention attention = choose_attention(
@@ -160,7 +159,7 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
                     context_tokens, log.reason("libllama refused")));
   }
   if (llama_get_memory(context.get()) == nullptr) {
-    return refused(options, "the model has no KV cache (an embedding model?)");
+    return refused(options, "it generates no text: has it task embed, or score?");
   }
   memory.kv_bytes = log.buffers().kv;
   memory.compute_bytes = log.buffers().compute;
@@ -173,6 +172,10 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
 std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus) {
   const std::uint64_t useful = std::max<std::uint64_t>(1, file_bytes / kBytesPerThread);
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(useful, cpus));
+}
+
+std::uint32_t threads_of(const ModelOptions& options, std::uint64_t file_bytes) {
+  return options.threads.value_or(default_threads(file_bytes, usable_cpus()));
 }
 
 LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,

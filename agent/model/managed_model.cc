@@ -8,6 +8,8 @@
 #include <system_error>
 #include <utility>
 
+#include "agent/model/embedding_engine.h"
+#include "agent/model/engine.h"
 #include "agent/model/file_stamp.h"
 
 namespace weir::model {
@@ -30,6 +32,8 @@ ManagedModel::ManagedModel(ModelOptions options, const Shared& shared)
     : options_(std::move(options)), shared_(shared), lifecycle_(lifecycle_options(options_)) {
   counts_.name = options_.name;
   counts_.path = options_.path;
+  counts_.task = options_.task;
+  if (options_.task != Task::kGenerate) counts_.batches.emplace();
   if (const auto file = file_stamp(options_.path)) {
     counts_.file_bytes = static_cast<std::uint64_t>(file->bytes);
     counts_.created_unix_seconds = file->modified_unix_seconds();
@@ -59,12 +63,18 @@ ManagedModel::~ManagedModel() {
 }
 
 /// Throws std::system_error when the system has no more threads.
-void ManagedModel::start_locked(std::unique_ptr<Engine>& place, bool at_once) {
+void ManagedModel::start_locked(std::unique_ptr<ModelVersion>& place, bool at_once) {
   ++counts_.loads;
   ModelOptions options = options_;
   options.preload = at_once;
-  place = std::make_unique<Engine>(std::move(options), shared_.clock, shared_.timers,
-                                   shared_.workers, static_cast<EngineHost*>(this));
+  VersionHost* const host = this;
+  if (options_.task == Task::kGenerate) {
+    place = std::make_unique<Engine>(std::move(options), shared_.clock, shared_.timers,
+                                     shared_.workers, host);
+  } else {
+    place = std::make_unique<EmbeddingEngine>(std::move(options), shared_.clock, shared_.timers,
+                                              shared_.workers, host);
+  }
   if (draining_) place->begin_drain();
 }
 
@@ -227,7 +237,7 @@ std::optional<TimePoint> ManagedModel::tick() {
   std::optional<TimePoint> next;
   {
     const std::lock_guard lock(mutex_);
-    for (const Engine* const engine : std::exchange(gone_, {})) {
+    for (const ModelVersion* const engine : std::exchange(gone_, {})) {
       const auto at = std::find_if(leaving_.begin(), leaving_.end(),
                                    [&](const auto& leaving) { return leaving.get() == engine; });
       if (at == leaving_.end()) continue;
@@ -323,11 +333,11 @@ void ManagedModel::enable() {
 
 // ---- told by engines ----------------------------------------------------------------------------
 
-bool ManagedModel::loads_locked(const Engine& engine) const {
+bool ManagedModel::loads_locked(const ModelVersion& engine) const {
   return &engine == (lifecycle_.has_successor() ? successor_ : current_).get();
 }
 
-Status ManagedModel::reserve(const Engine& engine, std::uint64_t bytes) {
+Status ManagedModel::reserve(const ModelVersion& engine, std::uint64_t bytes) {
   Status reserved =
       shared_.memory.reserve(&engine, bytes, [&engine] { return engine.abandoned(); });
   if (!reserved) return reserved;
@@ -336,17 +346,17 @@ Status ManagedModel::reserve(const Engine& engine, std::uint64_t bytes) {
   return {};
 }
 
-void ManagedModel::load_progressed(const Engine& engine, float progress) {
+void ManagedModel::load_progressed(const ModelVersion& engine, float progress) {
   const std::lock_guard lock(mutex_);
   if (loads_locked(engine)) lifecycle_.progressed(progress);
 }
 
-void ManagedModel::loaded(const Engine& engine) {
+void ManagedModel::loaded(const ModelVersion& engine) {
   const std::lock_guard lock(mutex_);
   if (loads_locked(engine)) lifecycle_.loaded();
 }
 
-void ManagedModel::warmed(const Engine& engine) {
+void ManagedModel::warmed(const ModelVersion& engine) {
   std::vector<Done> waiters;
   {
     const std::lock_guard lock(mutex_);
@@ -361,7 +371,7 @@ void ManagedModel::warmed(const Engine& engine) {
   shared_.look_soon();
 }
 
-void ManagedModel::load_failed(const Engine& engine, const Error& error, bool no_memory) {
+void ManagedModel::load_failed(const ModelVersion& engine, const Error& error, bool no_memory) {
   std::vector<Done> waiters;
   {
     const std::lock_guard lock(mutex_);
@@ -380,11 +390,11 @@ void ManagedModel::load_failed(const Engine& engine, const Error& error, bool no
   shared_.look_soon();
 }
 
-void ManagedModel::idle(const Engine& /*engine*/) {
+void ManagedModel::idle(const ModelVersion& /*engine*/) {
   if (options_.keep_alive) shared_.look_soon();
 }
 
-void ManagedModel::released(const Engine& engine) {
+void ManagedModel::released(const ModelVersion& engine) {
   shared_.memory.release(&engine);
   std::vector<Done> waiters;
   {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A model by name, whatever becomes of its file: makes an Engine when one is wanted and lets it go
-// when it is not, as lifecycle.h says. A version that drains lives on beside its successor until
-// its last request has ended.
+// A model by name, whatever becomes of its file: makes a ModelVersion when one is wanted, an Engine
+// or an EmbeddingEngine, and lets it go when it is not, as lifecycle.h says. A version that drains
+// lives on beside its successor until its last request has ended.
 //
 // Thread-safe; submit() and info() wait for nothing but a short lock. Owns its engines. What
 // Runner says of listeners holds. load(), unload() and tick() are the keeper's, as they look at
@@ -20,14 +20,17 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
-#include "agent/model/engine.h"
 #include "agent/model/lifecycle.h"
+#include "agent/model/loaded_model.h"
 #include "agent/model/model_memory.h"
+#include "agent/model/model_version.h"
 #include "agent/model/runner.h"
+#include "agent/schedule/timer.h"
+#include "agent/schedule/worker_pool.h"
 
 namespace weir::model {
 
-class ManagedModel final : public Runner, private EngineHost {
+class ManagedModel final : public Runner, private VersionHost {
  public:
   using Done = std::function<void(Status)>;
 
@@ -71,18 +74,18 @@ class ManagedModel final : public Runner, private EngineHost {
   bool evict();
 
  private:
-  using Engines = std::vector<std::unique_ptr<Engine>>;
+  using Engines = std::vector<std::unique_ptr<ModelVersion>>;
 
-  Status reserve(const Engine& engine, std::uint64_t bytes) override;
-  void load_progressed(const Engine& engine, float progress) override;
-  void loaded(const Engine& engine) override;
-  void warmed(const Engine& engine) override;
-  void load_failed(const Engine& engine, const Error& error, bool no_memory) override;
-  void idle(const Engine& engine) override;
-  void released(const Engine& engine) override;
+  Status reserve(const ModelVersion& engine, std::uint64_t bytes) override;
+  void load_progressed(const ModelVersion& engine, float progress) override;
+  void loaded(const ModelVersion& engine) override;
+  void warmed(const ModelVersion& engine) override;
+  void load_failed(const ModelVersion& engine, const Error& error, bool no_memory) override;
+  void idle(const ModelVersion& engine) override;
+  void released(const ModelVersion& engine) override;
 
-  [[nodiscard]] bool loads_locked(const Engine& engine) const;
-  void start_locked(std::unique_ptr<Engine>& place, bool at_once = true);
+  [[nodiscard]] bool loads_locked(const ModelVersion& engine) const;
+  void start_locked(std::unique_ptr<ModelVersion>& place, bool at_once = true);
   bool retire_locked(UnloadCause cause, bool if_idle);
   void drop_successor_locked();
   [[nodiscard]] std::optional<TimePoint> idle_since_locked() const;
@@ -96,11 +99,11 @@ class ManagedModel final : public Runner, private EngineHost {
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   Lifecycle lifecycle_;
-  std::unique_ptr<Engine> current_;    ///< loading, warming or ready; null otherwise
-  std::unique_ptr<Engine> successor_;  ///< of a ready one
-  Engines leaving_;                    ///< retired, or failed
-  std::vector<const Engine*> gone_;    ///< of these: their thread ends
-  std::map<const Engine*, std::uint64_t> bytes_;
+  std::unique_ptr<ModelVersion> current_;    ///< loading, warming or ready; null otherwise
+  std::unique_ptr<ModelVersion> successor_;  ///< of a ready one
+  Engines leaving_;                          ///< retired, or failed
+  std::vector<const ModelVersion*> gone_;    ///< of these: their thread ends
+  std::map<const ModelVersion*, std::uint64_t> bytes_;
   ModelInfo counts_;  ///< the model's name and file, what engines counted that are no more
   std::optional<TimePoint> last_used_;
   std::vector<Done> load_waiters_;

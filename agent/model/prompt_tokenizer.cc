@@ -14,17 +14,47 @@
 
 namespace weir::model {
 
-/// Shared by the queue's function and the tasks.
-class PromptTokenizer::Core : public std::enable_shared_from_this<Core> {
+namespace {
+
+/// Shares the weights.
+class OfPrompts {
  public:
-  Core(RequestQueue& queue, const LoadedModel& model, schedule::WorkerPool& workers)
-      : queue_(queue.weak_from_this()),
-        workers_(workers),
-        weights_(model.weights()),
+  explicit OfPrompts(const LoadedModel& model)
+      : weights_(model.weights()),
         vocabulary_(model.vocabulary()),
         context_tokens_(model.context_tokens()) {}
 
-  void begin(RequestQueue::Ticket ticket, std::size_t prompt_bytes) {
+  Result<std::vector<std::int32_t>> operator()(const GenerationRequest& request) const {
+    auto tokens = vocabulary_.tokenize(request.prompt);
+    if (!tokens) return std::move(tokens).error();
+    if (tokens->empty()) return make_error(Code::kInvalidArgument, "the prompt is empty");
+    if (tokens->size() > context_tokens_) {
+      return make_error(Code::kInvalidArgument,
+                        fmt::format("the prompt has {} tokens; the context of this model holds {}",
+                                    tokens->size(), context_tokens_));
+    }
+    return tokens;
+  }
+
+ private:
+  std::shared_ptr<llama_model> weights_;
+  Vocabulary vocabulary_;
+  std::uint32_t context_tokens_;
+};
+
+std::uint64_t bytes_of(const GenerationRequest& request) {
+  return request.prompt.size() + (request.embedding ? request.embedding->bytes() : 0);
+}
+
+}  // namespace
+
+/// Shared by the queue's function and the tasks.
+class PromptTokenizer::Core : public std::enable_shared_from_this<Core> {
+ public:
+  Core(RequestQueue& queue, Tokenize tokenize, schedule::WorkerPool& workers)
+      : queue_(queue.weak_from_this()), workers_(workers), tokenize_(std::move(tokenize)) {}
+
+  void begin(RequestQueue::Ticket ticket, std::uint64_t prompt_bytes) {
     if (prompt_bytes <= kShortPromptBytes) {
       tokenize(ticket);
       return;
@@ -53,29 +83,16 @@ class PromptTokenizer::Core : public std::enable_shared_from_this<Core> {
     const auto queue = queue_.lock();
     if (!queue) return;
     if (const auto request = queue->waiting(ticket)) {
-      queue->prepared(ticket, tokens_of(request->prompt));
+      auto tokens = tokenize_(*request);
+      if (tokens) tokens->shrink_to_fit();  // it may wait for long
+      queue->prepared(ticket, std::move(tokens));
     }
-  }
-
-  [[nodiscard]] Result<std::vector<std::int32_t>> tokens_of(const std::string& prompt) const {
-    auto tokens = vocabulary_.tokenize(prompt);
-    if (!tokens) return std::move(tokens).error();
-    if (tokens->empty()) return make_error(Code::kInvalidArgument, "the prompt is empty");
-    if (tokens->size() > context_tokens_) {
-      return make_error(Code::kInvalidArgument,
-                        fmt::format("the prompt has {} tokens; the context of this model holds {}",
-                                    tokens->size(), context_tokens_));
-    }
-    tokens->shrink_to_fit();  // it may wait for long
-    return tokens;
   }
 
   // Constant after construction.
   const std::weak_ptr<RequestQueue> queue_;  // which has the function that owns this
   schedule::WorkerPool& workers_;
-  const std::shared_ptr<llama_model> weights_;
-  const Vocabulary vocabulary_;
-  const std::uint32_t context_tokens_;
+  const Tokenize tokenize_;
 
   std::mutex mutex_;
   std::condition_variable none_in_hand_;
@@ -84,9 +101,13 @@ class PromptTokenizer::Core : public std::enable_shared_from_this<Core> {
 
 PromptTokenizer::PromptTokenizer(RequestQueue& queue, const LoadedModel& model,
                                  schedule::WorkerPool& workers)
-    : core_(std::make_shared<Core>(queue, model, workers)) {
+    : PromptTokenizer(queue, OfPrompts(model), workers) {}
+
+PromptTokenizer::PromptTokenizer(RequestQueue& queue, Tokenize tokenize,
+                                 schedule::WorkerPool& workers)
+    : core_(std::make_shared<Core>(queue, std::move(tokenize), workers)) {
   queue.prepare_with([core = core_](RequestQueue::Ticket ticket, const GenerationRequest& request) {
-    core->begin(ticket, request.prompt.size());
+    core->begin(ticket, bytes_of(request));
   });
 }
 

@@ -10,12 +10,17 @@
 // request that has left already: so the weights go with the queue's last call at the earliest.
 // Whoever has left the queue is not tokenized any more. A prompt that is empty or longer than the
 // context ends its request with kInvalidArgument. When the pool takes no more, the submitting
-// thread does it.
+// thread does it. The same for any other way of making tokens of a request.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <vector>
 
+#include "agent/base/result.h"
+#include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/request_queue.h"
 #include "agent/schedule/worker_pool.h"
@@ -27,6 +32,10 @@ class PromptTokenizer {
   /// Begins with what waits already. Once for a queue: what is submitted later comes here as well,
   /// so nothing may be accepted any more when this is destroyed.
   PromptTokenizer(RequestQueue& queue, const LoadedModel& model, schedule::WorkerPool& workers);
+
+  /// Called by several threads at once; goes with what it owns, as the weights do.
+  using Tokenize = std::function<Result<std::vector<std::int32_t>>(const GenerationRequest&)>;
+  PromptTokenizer(RequestQueue& queue, Tokenize tokenize, schedule::WorkerPool& workers);
   PromptTokenizer(const PromptTokenizer&) = delete;
   PromptTokenizer& operator=(const PromptTokenizer&) = delete;
   ~PromptTokenizer();

@@ -2,6 +2,7 @@
 #include "agent/model/registry.h"
 
 #include <fmt/format.h>
+#include <llama.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -10,6 +11,8 @@
 #include <system_error>
 #include <utility>
 
+#include "agent/model/embedding_model.h"
+#include "agent/model/gguf_reader.h"
 #include "agent/model/identity.h"
 #include "agent/model/one_shot_runner.h"
 
@@ -24,6 +27,26 @@ Status in_range(const ModelOptions& options, std::string_view field,
                                                           options.name, field, low, high, *value));
   }
   return {};
+}
+
+/// By its pooling. A file that cannot be read generates: the load will say what is wrong.
+Task task_of_file(const std::string& path) {
+  const auto head = read_gguf_head(path);
+  if (!head) return Task::kGenerate;
+  const GgufEntry* const architecture = head->metadata.find("general.architecture");
+  if (architecture == nullptr || !architecture->text()) return Task::kGenerate;
+  const GgufEntry* const pooling =
+      head->metadata.find(std::string(*architecture->text()) + ".pooling_type");
+  switch (pooling == nullptr ? 0 : pooling->uint32().value_or(0)) {
+    case LLAMA_POOLING_TYPE_MEAN:
+    case LLAMA_POOLING_TYPE_CLS:
+    case LLAMA_POOLING_TYPE_LAST:
+      return Task::kEmbed;
+    case LLAMA_POOLING_TYPE_RANK:
+      return Task::kScore;
+    default:
+      return Task::kGenerate;
+  }
 }
 
 /// For the message of a value that is far too large anyway.
@@ -42,13 +65,22 @@ Status validate(const ModelOptions& options) {
     return make_error(Code::kInvalidArgument,
                       fmt::format("model \"{}\": path is missing", options.name));
   }
+  if (options.identity && options.task != Task::kGenerate) {
+    return make_error(Code::kInvalidArgument,
+                      fmt::format("model \"{}\": task must be generate with identity, not {}",
+                                  options.name, to_string(options.task)));
+  }
   const schedule::BatchOptions& batch = options.batch;
+  const std::uint32_t most_texts =
+      options.task == Task::kGenerate ? 4096 : static_cast<std::uint32_t>(kMostTextsPerCall);
   for (Status status :
        {in_range(options, "max_sequences", options.max_sequences, 1, 256),
         in_range(options, "context_tokens", options.context_tokens, 32, kMostContextTokens),
         in_range(options, "max_queue", options.max_queue, 1, 1048576),
         in_range(options, "threads", options.threads, 1, 1024),
-        in_range(options, "batch.max_batch_size", narrow(batch.max_batch_size), 1, 4096),
+        in_range(options, "batch.max_batch_size", narrow(batch.max_batch_size), 1, most_texts),
+        in_range(options, "batch.max_batch_tokens", options.max_batch_tokens, 16,
+                 kMostContextTokens),
         in_range(options, "batch.preferred_batch_size", narrow(batch.preferred_batch_size), 1,
                  narrow(batch.max_batch_size)),
         in_range(options, "batch.instances", narrow(batch.instances), 1, 64)}) {
@@ -115,6 +147,7 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
 
 Registry::Entry Registry::make_entry(ModelOptions options) {
   Entry entry;
+  entry.task = options.task;
   if (!options.identity) {
     auto managed = std::make_unique<ManagedModel>(std::move(options), shared_);
     entry.managed = managed.get();
@@ -150,7 +183,21 @@ std::optional<Refusal> Registry::submit(std::string_view model,
   if (entry == nullptr) {
     return Refusal{RefusalReason::kDraining, "the file of the model is gone", std::nullopt};
   }
+  const bool embeds = entry->task != Task::kGenerate;
+  if (embeds != (request->embedding != nullptr) ||
+      (embeds && (entry->task == Task::kScore) != request->embedding->query.has_value())) {
+    // Who sent it looked at another model, or at this one when its file was another.
+    request->listener->on_error(make_error(
+        Code::kInvalidArgument, fmt::format("model \"{}\" is not for that: its task is {}", model,
+                                            to_string(entry->task))));
+    return std::nullopt;
+  }
   return entry->runner->submit(std::move(request));
+}
+
+Task Registry::task(std::string_view model) const {
+  const Entry* const entry = find(model);
+  return entry == nullptr ? Task::kGenerate : entry->task;
 }
 
 std::optional<Duration> Registry::predicted_wait(std::string_view model, std::int32_t level) const {
@@ -268,6 +315,7 @@ void Registry::add(const DirectoryScan::Model& model) {
   ModelOptions options = options_.of_directory;
   options.name = model.name;
   options.path = model.path;
+  options.task = task_of_file(model.path);
   {
     const std::shared_lock lock(mutex_);
     if (entries_.size() >= kMostModels) {

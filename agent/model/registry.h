@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The models of this agent, by name, each with its own runner: the production Executor. Those of
-// the configuration are there from the start; those of a folder come and go with its files.
+// the configuration are there from the start; those of a folder come and go with its files, and
+// what they are for is what the file says.
 //
 // Thread-safe: all methods from any thread, none waits for a model but wait_idle(). Owns the
 // runners; its destructor ends what is still accepted with kUnavailable, each listener told once.
@@ -61,6 +62,7 @@ class Registry final : public Executor, public ModelAdmin {
   [[nodiscard]] std::optional<Duration> predicted_wait(std::string_view model,
                                                        std::int32_t level) const override;
   [[nodiscard]] bool has_model(std::string_view model) const override;
+  [[nodiscard]] Task task(std::string_view model) const override;
   [[nodiscard]] std::vector<ModelInfo> models() const override;
 
   void rescan(Done done) override;
@@ -87,6 +89,7 @@ class Registry final : public Executor, public ModelAdmin {
   struct Entry {
     std::unique_ptr<Runner> runner;   ///< not null
     ManagedModel* managed = nullptr;  ///< the same; null: a model without a file
+    Task task = Task::kGenerate;
     bool of_directory = false;
     bool listed = true;  ///< guarded by mutex_
   };

@@ -7,7 +7,8 @@
 
 namespace weir::model {
 
-Result<std::vector<llama_token>> Vocabulary::tokenize(std::string_view text) const {
+Result<std::vector<llama_token>> Vocabulary::tokenize(std::string_view text,
+                                                      Special special) const {
   const auto too_long = [&] {
     return make_error(Code::kInvalidArgument,
                       "the prompt is too long: " + std::to_string(text.size()) + " bytes");
@@ -19,8 +20,9 @@ Result<std::vector<llama_token>> Vocabulary::tokenize(std::string_view text) con
   // Most vocabularies need fewer tokens than bytes; a negative answer says how many.
   std::vector<llama_token> tokens(text.size() / 2 + 8);
   for (int attempt = 0; attempt < 2; ++attempt) {
-    const std::int32_t count = llama_tokenize(vocab_, text.data(), text_bytes, tokens.data(),
-                                              static_cast<std::int32_t>(tokens.size()), true, true);
+    const std::int32_t count = llama_tokenize(
+        vocab_, text.data(), text_bytes, tokens.data(), static_cast<std::int32_t>(tokens.size()),
+        special == Special::kAround, special != Special::kNone);
     if (count >= 0) {
       tokens.resize(static_cast<std::size_t>(count));
       return tokens;

@@ -21,10 +21,18 @@ class Vocabulary {
   /// `vocab` must not be null.
   explicit Vocabulary(const llama_vocab* vocab) : vocab_(vocab) {}
 
+  /// Which tokens come of more than plain text.
+  enum class Special {
+    kAround,  ///< those that the model wants at the start and end, and those of kInText
+    kInText,  ///< control tokens that are written out
+    kNone,
+  };
+
   /// The prompt's tokens, with those that the model wants at the start and end. Control tokens
   /// written in the text ("<|im_start|>") become control tokens: a raw completion prompt may hold
   /// them, and chat templates need them. Fails when the text is too long to count.
-  [[nodiscard]] Result<std::vector<llama_token>> tokenize(std::string_view text) const;
+  [[nodiscard]] Result<std::vector<llama_token>> tokenize(std::string_view text,
+                                                          Special special = Special::kAround) const;
 
   /// The bytes that the token stands for; not necessarily whole UTF-8 characters. Control tokens
   /// have none.

@@ -34,6 +34,15 @@ struct BatchReading {
     members += size;
     ++by_cause[static_cast<std::size_t>(cause)];
   }
+
+  /// Counts of another one of the same model; what was learned is that of `other`, where it has
+  /// learned anything.
+  void add(const BatchReading& other) {
+    for (std::size_t i = 0; i < kSizes; ++i) by_size[i] += other.by_size[i];
+    members += other.members;
+    for (std::size_t i = 0; i < kBatchCauses; ++i) by_cause[i] += other.by_cause[i];
+    if (other.step_time) step_time = other.step_time;
+  }
 };
 
 }  // namespace weir::schedule

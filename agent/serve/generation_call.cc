@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/generation_call.h"
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -9,57 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "agent/serve/admission_fields.h"
+#include "agent/serve/model_call.h"
 
 namespace weir::serve {
 namespace {
 
 using model::Completion;
 using model::GenerationRequest;
-
-std::string model_names(const model::Executor& executor) {
-  std::string names;
-  for (const model::ModelInfo& info : executor.models()) {
-    if (!names.empty()) names += ", ";
-    names += info.name;
-  }
-  return names.empty() ? "none" : names;
-}
-
-/// The model asked for, or the only one there is.
-Outcome<std::string> choose_model(const Services& services, const GenerationCall& call,
-                                  const Request& head) {
-  if (call.model.has_value()) {
-    if (!head.model.empty() && *call.model != head.model) {
-      return bad_request("invalid_value",
-                         "\"model\" is \"" + printable(*call.model) + "\", but " +
-                             std::string(kModelHeader) + " is \"" + head.model + '"',
-                         "model");
-    }
-    if (services.executor.has_model(*call.model)) return *call.model;
-    return unknown_model(services.executor, *call.model);
-  }
-  if (!head.model.empty()) return head.model;
-  const std::vector<model::ModelInfo> models = services.executor.models();
-  if (models.size() == 1) return models.front().name;
-  return bad_request("missing_model",
-                     "\"model\" is required unless exactly one model is configured; configured: " +
-                         model_names(services.executor),
-                     "model");
-}
-
-void apply_head(const GenerationCall& call, const Request& head) {
-  model::GenerationRequest& request = *call.request;
-  request.route = head.path;
-  if (!head.tenant.empty()) request.tenant = head.tenant;
-  request.priority = call.priority.value_or(head.level.value_or(schedule::kDefaultLevel));
-  if (!request.deadline.has_value()) {
-    request.deadline = head.deadline.has_value() ? head.deadline : head.default_deadline;
-  } else if (head.deadline.has_value()) {
-    request.deadline = std::min(*request.deadline, *head.deadline);
-  }
-  request.reservation = head.reservation;
-}
 
 /// The parser checked everything but what depends on the model: the tokens that biases name,
 /// whether a grammar can be followed with its vocabulary, and the prompt. Messages begin with what
@@ -80,11 +35,7 @@ struct Generation {
 
   /// I/O thread.
   [[nodiscard]] ApiError failure(const Error& error) const {
-    const bool late = deadline.has_value() && services.clock.now() >= *deadline;
-    if (late && (error.code == Code::kCancelled || error.code == Code::kResourceExhausted)) {
-      return from_refusal({model::RefusalReason::kDeadline, error.message, std::nullopt});
-    }
-    ApiError answer = from_failure(error);
+    ApiError answer = call_failure(services, deadline, error);
     if (error.code == Code::kInvalidArgument) answer.param = param_of(error.message);
     return answer;
   }
@@ -226,23 +177,14 @@ class StreamListener final : public model::Listener,
 
 }  // namespace
 
-ApiError unknown_model(const model::Executor& executor, std::string_view name) {
-  ApiError error;
-  error.status = 404;
-  error.code = "model_not_found";
-  error.param = "model";
-  error.message =
-      "there is no model \"" + printable(name) + "\"; configured: " + model_names(executor);
-  return error;
-}
-
 void start_generation(const Services& services, const std::shared_ptr<Exchange>& exchange,
                       Outcome<GenerationCall> outcome, FormatResult format) {
   if (const auto* error = std::get_if<ApiError>(&outcome)) {
     return exchange->respond(to_response(*error));
   }
   const auto& call = std::get<GenerationCall>(outcome);
-  const auto model = choose_model(services, call, exchange->request());
+  const auto model =
+      choose_model(services, call.model, exchange->request(), model::Task::kGenerate);
   if (const auto* error = std::get_if<ApiError>(&model)) {
     return exchange->respond(to_response(*error));
   }
@@ -252,17 +194,10 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
   }
 
   const std::shared_ptr<GenerationRequest>& request = call.request;
-  apply_head(call, exchange->request());
-  if (const auto& reservation = exchange->request().reservation) {
-    admit::RequestNeeds needs;
-    needs.model = std::get<std::string>(model);
-    needs.level = request->priority;
-    needs.deadline = request->deadline;
-    needs.prompt_bytes = request->prompt.size();
-    needs.tokens = estimated_tokens(*request);
-    if (const auto refusal = services.admission.settle(*reservation, needs)) {
-      return exchange->respond(to_response(from_refusal(*refusal)));
-    }
+  apply_head(*request, call.priority, exchange->request());
+  if (const auto error =
+          settle_admission(services, exchange->request(), std::get<std::string>(model), *request)) {
+    return exchange->respond(to_response(*error));
   }
   Generation generation{services, exchange,
                         GenerationNames{.id = request->id,
@@ -279,13 +214,7 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
     request->listener = std::make_shared<WholeListener>(std::move(generation), format,
                                                         request->sampling.logprobs.has_value());
   }
-  // The exchange must not own the request: the request's listener owns the exchange.
-  exchange->on_abort([weak = std::weak_ptr(request)] {
-    if (const auto running = weak.lock()) running->cancel();
-  });
-  if (const auto refusal = services.executor.submit(std::get<std::string>(model), request)) {
-    exchange->respond(to_response(from_refusal(*refusal)));
-  }
+  submit_call(services, exchange, std::get<std::string>(model), request);
 }
 
 }  // namespace weir::serve

@@ -18,18 +18,12 @@
 
 namespace weir::serve {
 
-[[nodiscard]] ApiError unknown_model(const model::Executor& executor, std::string_view name);
-
 /// Makes the body of a whole answer.
 using FormatResult = std::string (*)(const GenerationNames&, const GeneratedText& text,
                                      const model::Completion&);
 
 /// Submits the call, or answers the exchange with the error. A call with `stream` set is answered
 /// with OpenAI's events, any other with one body made by `format`. The client leaving cancels it.
-///
-/// Where body and header both say: of two deadlines the earlier one holds; the priority of the body
-/// holds, as it is the more particular; two models that differ are an error, because the limits of
-/// the header's one have been applied.
 void start_generation(const Services& services, const std::shared_ptr<Exchange>& exchange,
                       Outcome<GenerationCall> call, FormatResult format);
 

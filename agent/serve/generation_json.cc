@@ -7,11 +7,11 @@
 #include <boost/json/monotonic_resource.hpp>
 #include <limits>
 
-#include "agent/serve/admission_fields.h"
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
 #include "agent/serve/json_writer.h"
 #include "agent/serve/logprobs_json.h"
+#include "agent/serve/model_call.h"
 #include "agent/serve/sampling_fields.h"
 
 namespace weir::serve {
@@ -28,17 +28,14 @@ constexpr std::size_t kDocumentBytes = 4096;
 
 /// The fields that both protocols have.
 void read_common(JsonFields& fields, GenerationCall& call, TimePoint now) {
-  call.model = fields.string("model");
+  const CallTerms terms = read_terms(fields, now);
+  call.model = terms.model;
+  call.priority = terms.priority;
   model::GenerationRequest& request = *call.request;
   if (const auto tokens = fields.integer("max_tokens", 1, kMaxInt32)) {
     request.max_tokens = static_cast<std::uint32_t>(*tokens);
   }
-  if (const auto priority = fields.integer("priority", 0, schedule::kLevels - 1)) {
-    call.priority = static_cast<std::int32_t>(*priority);
-  }
-  if (const auto deadline = fields.integer("deadline_ms", 1, kMaxTimeoutMs)) {
-    request.deadline = now + std::chrono::milliseconds(*deadline);
-  }
+  request.deadline = terms.deadline;
   read_sampling(fields, request.sampling);
   request.stop = fields.strings("stop", kMaxStops, kMaxStopBytes);
 }

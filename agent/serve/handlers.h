@@ -45,5 +45,6 @@ void add_models(Router& router, const Services& services);       ///< GET /v1/mo
 void add_repository(Router& router, const Services& services);   ///< POST /v2/repository/...
 void add_infer(Router& router, const Services& services);        ///< POST /infer
 void add_completions(Router& router, const Services& services);  ///< POST /v1/completions
+void add_embeddings(Router& router, const Services& services);  ///< POST /v1/embeddings, /v1/rerank
 
 }  // namespace weir::serve

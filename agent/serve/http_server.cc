@@ -128,7 +128,7 @@ class HttpServer::Impl final : public ServerState {
       : shared_(options, executor, admission, clock) {
     const Services services{executor, admission, metrics, clock, *this, admin, workers};
     for (const auto add : {add_index, add_health, add_metrics, add_models, add_repository,
-                           add_infer, add_completions}) {
+                           add_infer, add_completions, add_embeddings}) {
       add(shared_.router, services);
     }
   }

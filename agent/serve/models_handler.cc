@@ -3,8 +3,8 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
-#include "agent/serve/generation_call.h"
 #include "agent/serve/handlers.h"
+#include "agent/serve/model_call.h"
 
 namespace weir::serve {
 namespace json = boost::json;
@@ -19,6 +19,7 @@ json::object model_json(const model::ModelInfo& info) {
   // Ours; OpenAI's clients ignore them.
   object["state"] = to_string(info.state);
   object["executor"] = info.kind;
+  object["task"] = to_string(info.task);
   return object;
 }
 

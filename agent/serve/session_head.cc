@@ -4,8 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include "agent/serve/admission_fields.h"
-#include "agent/serve/generation_call.h"
 #include "agent/serve/http_session.h"
+#include "agent/serve/model_call.h"
 #include "agent/serve/request_rules.h"
 
 namespace weir::serve {

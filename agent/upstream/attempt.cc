@@ -15,6 +15,10 @@ void Attempt::on_text(std::string_view text) {
   if (owner_->claim(number_)) owner_->text(text);
 }
 
+void Attempt::on_vectors(std::span<const float> values) {
+  if (owner_->claim(number_)) owner_->vectors(values);
+}
+
 void Attempt::on_complete(const model::Completion& completion) {
   owner_->completed(number_, completion);
 }
@@ -31,6 +35,7 @@ std::shared_ptr<model::GenerationRequest> attempt_request(
   request->tenant = outer.tenant;
   request->prompt = outer.prompt;
   request->max_tokens = outer.max_tokens;
+  request->embedding = outer.embedding;
   request->priority = outer.priority;
   request->deadline = outer.deadline;
   request->stop = outer.stop;

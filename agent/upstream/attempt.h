@@ -29,6 +29,7 @@ class AttemptOwner {
   /// Of the one that answers: pieces of the answer, in order.
   virtual void logprobs(std::span<const model::TokenLogprob> tokens) = 0;
   virtual void text(std::string_view piece) = 0;
+  virtual void vectors(std::span<const float> values) = 0;
   virtual void degraded(model::Degraded from) = 0;
   // The end, exactly one of these.
   virtual void completed(std::size_t attempt, const model::Completion& completion) = 0;
@@ -44,6 +45,7 @@ class Attempt final : public model::Listener {
   void on_degraded(model::Degraded from) override;
   void on_logprobs(std::span<const model::TokenLogprob> tokens) override;
   void on_text(std::string_view text) override;
+  void on_vectors(std::span<const float> values) override;
   void on_complete(const model::Completion& completion) override;
   void on_error(const Error& error) override;
   void on_refused(const model::Refusal& refusal) override;

@@ -91,6 +91,8 @@ void PolicyCall::text(std::string_view piece) {
   outer_->listener->on_text(piece);
 }
 
+void PolicyCall::vectors(std::span<const float> values) { outer_->listener->on_vectors(values); }
+
 void PolicyCall::degraded(model::Degraded from) {
   collects_ = false;
   outer_->listener->on_degraded(from);
@@ -336,7 +338,8 @@ std::optional<Failure> PolicyCall::refuse_for_health() {
 std::optional<Failure> PolicyCall::conclude(Failure failure) {
   const auto& degrade = policy_->options.degrade;
   const bool late = outer_->deadline && context_->clock.now() >= *outer_->deadline;
-  if (!degrade || late || context_->stopping() ||
+  // No text stands for a vector.
+  if (!degrade || late || context_->stopping() || outer_->embedding ||
       outer_->cancelled.load(std::memory_order_relaxed)) {
     return failure;
   }

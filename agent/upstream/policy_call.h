@@ -67,6 +67,7 @@ class PolicyCall final : public AttemptOwner,
   [[nodiscard]] bool claim(std::size_t attempt) override;
   void logprobs(std::span<const model::TokenLogprob> tokens) override;
   void text(std::string_view piece) override;
+  void vectors(std::span<const float> values) override;
   void degraded(model::Degraded from) override;
   void completed(std::size_t attempt, const model::Completion& completion) override;
   void failed(std::size_t attempt, Failure failure) override;

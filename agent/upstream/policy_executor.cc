@@ -41,6 +41,10 @@ bool PolicyExecutor::has_model(std::string_view model) const {
   return context_->models.has_model(model);
 }
 
+model::Task PolicyExecutor::task(std::string_view model) const {
+  return context_->models.task(model);
+}
+
 std::vector<model::ModelInfo> PolicyExecutor::models() const { return context_->models.models(); }
 
 SlaReading PolicyExecutor::reading() const {

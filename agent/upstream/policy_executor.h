@@ -45,6 +45,7 @@ class PolicyExecutor final : public model::Executor {
   [[nodiscard]] std::optional<Duration> predicted_wait(std::string_view model,
                                                        std::int32_t level) const override;
   [[nodiscard]] bool has_model(std::string_view model) const override;
+  [[nodiscard]] model::Task task(std::string_view model) const override;
   [[nodiscard]] std::vector<model::ModelInfo> models() const override;
 
   [[nodiscard]] SlaReading reading() const;

@@ -29,7 +29,8 @@ void append(std::string& key, std::string_view text) {
 
 bool is_cacheable(const model::GenerationRequest& request) {
   const model::SamplingParams& sampling = request.sampling;
-  return (sampling.temperature == 0 || sampling.seed.has_value()) && !sampling.logprobs.has_value();
+  return (sampling.temperature == 0 || sampling.seed.has_value()) &&
+         !sampling.logprobs.has_value() && !request.embedding;
 }
 
 std::string cache_key(std::string_view model, const model::GenerationRequest& request) {

@@ -26,7 +26,7 @@
 namespace weir::upstream {
 
 /// Whether the same request has the same answer again, and a text is the whole of it: greedy or
-/// with a seed, and without logprobs.
+/// with a seed, without logprobs, and no embedding.
 [[nodiscard]] bool is_cacheable(const model::GenerationRequest& request);
 
 /// Everything that the answer depends on: tenant, model, prompt, max_tokens, sampling and stop

@@ -317,7 +317,7 @@ Status lay_out_bert(const gguf_context* source, const SynthOptions& options, Wri
   set_shape(meta, "bert", options);
   gguf_set_val_f32(meta, "bert.attention.layer_norm_epsilon", 1e-12F);
   gguf_set_val_bool(meta, "bert.attention.causal", false);
-  gguf_set_val_u32(meta, "bert.pooling_type", 1);  // LLAMA_POOLING_TYPE_MEAN
+  gguf_set_val_u32(meta, "bert.pooling_type", static_cast<std::uint32_t>(options.pooling));
 
   const std::vector<std::string> pieces = word_pieces(source, shape.vocabulary);
   gguf_set_val_str(meta, "tokenizer.ggml.model", "bert");
@@ -360,6 +360,10 @@ Status lay_out_bert(const gguf_context* source, const SynthOptions& options, Wri
     dense(of + "ffn_up", shape.ffn, shape.width);
     dense(of + "ffn_down", shape.width, shape.ffn);
     norm(of + "layer_output_norm");
+  }
+  if (options.pooling == LLAMA_POOLING_TYPE_RANK) {
+    dense("cls", shape.width, shape.width);
+    dense("cls.output", 1, shape.width);
   }
   return {};
 }

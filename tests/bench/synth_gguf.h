@@ -10,6 +10,7 @@
 #pragma once
 
 #include <ggml.h>
+#include <llama.h>
 
 #include <cstdint>
 #include <string>
@@ -22,7 +23,7 @@ namespace weir::bench {
 struct ModelShape {
   enum class Architecture {
     kLlama,  ///< generates; embeddings tied to the output
-    kBert,   ///< embeds: mean of the last layer
+    kBert,   ///< embeds, or scores where it pools by rank
   };
   Architecture architecture = Architecture::kLlama;
   std::uint32_t vocabulary = 0;
@@ -38,6 +39,8 @@ struct SynthOptions {
   ggml_type type = GGML_TYPE_Q8_0;  ///< Q8_0, Q4_0 or F16
   std::uint32_t context_tokens = 4096;
   std::uint64_t seed = 1;
+  /// Of kBert: what becomes of the vectors of a text's tokens.
+  enum llama_pooling_type pooling = LLAMA_POOLING_TYPE_MEAN;
   /// A model of any size: its tokenizer is taken and padded with pieces "[x0]", "[x1]", ...
   std::string tokenizer_path;
 };

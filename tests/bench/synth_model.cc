@@ -36,6 +36,12 @@ int main(int argc, char** argv) {
       {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}, {"f16", GGML_TYPE_F16}};
   app.add_option("--type", options.type, "q8_0, q4_0 or f16")
       ->transform(CLI::CheckedTransformer(types));
+  const std::map<std::string, enum llama_pooling_type> poolings = {
+      {"mean", LLAMA_POOLING_TYPE_MEAN},
+      {"cls", LLAMA_POOLING_TYPE_CLS},
+      {"rank", LLAMA_POOLING_TYPE_RANK}};
+  app.add_option("--pooling", options.pooling, "of bert shapes: mean, cls; rank (scores)")
+      ->transform(CLI::CheckedTransformer(poolings));
   app.add_option("--context", options.context_tokens, "what it says it was trained for")
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("--seed", options.seed);

@@ -36,7 +36,7 @@ TEST(BatchRules, IdentityNeedsNoPathAndHasTheDefaultsOfTheReference) {
   const auto& model = config->models(0);
   EXPECT_EQ(model.path(), "");
   EXPECT_EQ(model.batch().batch_timeout_micros(), 5000U);
-  EXPECT_EQ(model.batch().instances(), 1U);
+  EXPECT_FALSE(model.batch().has_instances());  // 1, or by the threads
   EXPECT_EQ(model.batch().mode(), weir::v1::FIXED);
   EXPECT_EQ(max_batch_size(model.batch()), 32U);
   EXPECT_FALSE(model.identity().busy());
@@ -105,6 +105,37 @@ TEST(BatchRules, TheDefaultTableIsUsableWithoutASize) {
   const auto capped = with_batch("mode: levels, max_batch_size: 16");
   ASSERT_TRUE(capped.ok()) << capped.error().message;
   EXPECT_EQ(max_batch_size(capped->models(0).batch()), 16U);
+}
+
+TEST(BatchRules, TextsAreBatchedAsLearnedUnlessTheFileSaysOtherwise) {
+  const auto config = with_model("path: weir.yaml, task: embed");
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  const auto& model = config->models(0);
+  EXPECT_EQ(batch_mode(model), weir::v1::LEARNED);
+  EXPECT_EQ(model.batch().max_batch_tokens(), 256U);
+  EXPECT_EQ(max_batch_size(model.batch()), 32U);
+  const auto fixed = with_model(
+      "path: weir.yaml, task: score, batch: {mode: fixed, preferred_batch_size: 3, instances: 2}");
+  ASSERT_TRUE(fixed.ok()) << fixed.error().message;
+  EXPECT_EQ(batch_mode(fixed->models(0)), weir::v1::FIXED);
+  EXPECT_EQ(batch_mode(with_model("executor: identity")->models(0)), weir::v1::FIXED);
+}
+
+TEST(BatchRules, EachTaskHasItsOwnFields) {
+  EXPECT_THAT(problem(with_model("path: weir.yaml, task: embed, max_sequences: 3")),
+              HasSubstr("models[0].max_sequences: applies to task generate only"));
+  EXPECT_THAT(problem(with_model("path: weir.yaml, task: score, prefix_reuse: false")),
+              HasSubstr("models[0].prefix_reuse: applies to task generate only"));
+  EXPECT_THAT(problem(with_model("path: weir.yaml, task: embed, batch: {max_batch_size: 257}")),
+              HasSubstr("models[0].batch.max_batch_size: is 257: at most 256 texts"));
+  EXPECT_THAT(problem(with_model("path: weir.yaml, task: embed, batch: {preferred_batch_size: 3}")),
+              HasSubstr("models[0].batch.preferred_batch_size: applies to mode fixed only"));
+  EXPECT_THAT(problem(with_model("executor: identity, task: embed")),
+              HasSubstr("models[0].task: does not apply to executor identity"));
+  EXPECT_THAT(problem(with_batch("max_batch_tokens: 64")),
+              HasSubstr("models[0].batch.max_batch_tokens: does not apply"));
+  EXPECT_THAT(problem(with_model("path: weir.yaml, task: embedding")),
+              HasSubstr("is not one of generate, embed, score"));
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ TEST(SlaRules, EveryKnownRouteIsAccepted) {
 TEST(SlaRules, RoutesAreKnownAndUnique) {
   expect_problem("sla: [{route: /infre}]",
                  "weir.yaml:1:15: sla[0].route: \"/infre\" is not one of /infer, /v1/completions, "
+                 "/v1/embeddings, /v1/rerank, "
                  "did you mean \"/infer\"?");
   expect_problem("sla: [{route: /infer}, {route: /infer}]",
                  "sla[1].route: \"/infer\" is used twice, first by sla[0]");

@@ -89,7 +89,7 @@ TEST_F(Routes, ModelsAreListedAsOpenAiDoes) {
   HttpClient http = client();
   const std::string first =
       R"({"id":"a.b","object":"model","created":1700000000,"owned_by":"weir","state":"unloaded",)"
-      R"("executor":"llama"})";
+      R"("executor":"llama","task":"generate"})";
   const HttpReply list = http.get("/v1/models");
   EXPECT_EQ(list.status, 200);
   EXPECT_TRUE(list.body.starts_with(R"({"object":"list","data":[)" + first + ",")) << list.body;
@@ -192,7 +192,7 @@ TEST_F(Routes, UnknownPathListsWhatExists) {
   EXPECT_EQ(error_field(reply, "message"),
             "there is no POST /v1/chat/completions; there is: GET /, GET /healthz, GET /readyz, "
             "GET /metrics, GET /v1/models, GET /v1/models/{id}, POST /infer, "
-            "POST /v1/completions");
+            "POST /v1/completions, POST /v1/embeddings, POST /v1/rerank");
 }
 
 TEST_F(Routes, StrangeBytesOfThePathAreNotRepeated) {

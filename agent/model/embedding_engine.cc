@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/model/embedding_engine.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <span>
+#include <system_error>
+#include <utility>
+
+#include "agent/model/embedding_tokens.h"
+#include "agent/model/gguf_vetting.h"
+
+namespace weir::model {
+
+namespace {
+
+using JobPtr = std::shared_ptr<EmbeddingJob>;
+
+// Far beyond any window, and far from overflowing what a condition variable adds to its clock.
+constexpr Duration kLongestRest = std::chrono::hours(1);
+
+constexpr std::size_t kWarmUpTokens = 16;
+
+// As many as can be configured.
+constexpr std::size_t kMostInstances = 64;
+
+schedule::QueueOptions queue_options(const ModelOptions& options) {
+  schedule::QueueOptions queue = options.queue;
+  queue.all.max_requests = options.max_queue;
+  return queue;
+}
+
+std::size_t texts_per_batch(const ModelOptions& options) {
+  return std::min(options.batch.max_batch_size, kMostTextsPerCall);
+}
+
+schedule::BatchOptions batch_options(const ModelOptions& options) {
+  schedule::BatchOptions batch = options.batch;
+  batch.max_batch_size = texts_per_batch(options);
+  batch.preferred_batch_size = std::min(batch.preferred_batch_size, batch.max_batch_size);
+  return batch;
+}
+
+void name_thread(const std::string& model) {
+  // The kernel's limit is 15 characters.
+  pthread_setname_np(pthread_self(), ("embed-" + model).substr(0, 15).c_str());
+}
+
+}  // namespace
+
+EmbeddingEngine::EmbeddingEngine(ModelOptions options, const Clock& clock,
+                                 schedule::TimerThread& timers, schedule::WorkerPool& workers,
+                                 VersionHost* host)
+    : options_(std::move(options)),
+      clock_(clock),
+      queue_(RequestQueue::create(queue_options(options_),
+                                  texts_per_batch(options_) * options_.batch.instances, clock,
+                                  timers)),
+      workers_(workers),
+      host_(host),
+      load_wanted_(options_.preload),
+      jobs_(texts_per_batch(options_), options_.max_batch_tokens),
+      former_(batch_options(options_)) {
+  info_.name = options_.name;
+  info_.path = options_.path;
+  info_.task = options_.task;
+  info_.batches.emplace();
+  if (host_ != nullptr) queue_->poke_when_idle();
+  thread_ = std::jthread([this] { run(); });
+}
+
+EmbeddingEngine::~EmbeddingEngine() {
+  abandon();
+  thread_.join();
+}
+
+std::optional<Refusal> EmbeddingEngine::submit(std::shared_ptr<GenerationRequest> request) {
+  return queue_->submit(std::move(request));
+}
+
+void EmbeddingEngine::begin_drain() { queue_->begin_drain(); }
+
+bool EmbeddingEngine::wait_idle(TimePoint deadline) { return queue_->wait_idle(deadline); }
+
+std::optional<Duration> EmbeddingEngine::predicted_wait(std::int32_t level) const {
+  return queue_->predicted_wait(level);
+}
+
+ModelInfo EmbeddingEngine::info() const {
+  ModelInfo info;
+  std::shared_ptr<ModelFile> file;
+  {
+    const std::lock_guard lock(mutex_);
+    info = info_;
+    file = file_;
+    info.running = static_cast<std::uint32_t>(jobs_.all().size());
+    info.batches->step_time = former_.step_time().line();
+  }
+  if (file) info.memory.resident_bytes = file->recently_resident(clock_.now(), workers_);
+  queue_->read(info);
+  return info;
+}
+
+void EmbeddingEngine::begin() {
+  {
+    const std::lock_guard lock(mutex_);
+    load_wanted_ = true;
+  }
+  queue_->poke();
+}
+
+void EmbeddingEngine::abandon() {
+  stopping_.store(true, std::memory_order_relaxed);
+  queue_->poke();
+}
+
+std::optional<FileStamp> EmbeddingEngine::stamp() const {
+  const std::lock_guard lock(mutex_);
+  return stamp_;
+}
+
+// ---- the first instance ------------------------------------------------------------------------
+
+void EmbeddingEngine::run() {
+  name_thread(options_.name);
+  if (wait_until_wanted() && load()) {
+    std::vector<std::jthread> others;
+    try {
+      for (std::size_t i = 1; i < models_.size(); ++i) {
+        others.emplace_back([this, i] {
+          name_thread(options_.name);
+          serve(i);
+        });
+      }
+    } catch (const std::system_error& failure) {
+      spdlog::warn("instances missing name={} have={} want={} reason=\"{}\"", options_.name,
+                   others.size() + 1, models_.size(), failure.what());
+    }
+    serve(0);
+  }
+  stop();
+}
+
+bool EmbeddingEngine::wait_until_wanted() {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    if (take_load_wanted() || queue_->has_work()) return true;
+    if (queue_->idle()) {
+      if (queue_->retired()) return false;
+      if (host_ != nullptr) host_->idle(*this);
+    }
+    queue_->wait_for_work();
+  }
+  return false;
+}
+
+bool EmbeddingEngine::take_load_wanted() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(load_wanted_, false);
+}
+
+bool EmbeddingEngine::load() {
+  const TimePoint start = clock_.now();
+  {
+    const std::lock_guard lock(mutex_);
+    info_.state = ModelInfo::State::kLoading;
+    ++info_.loads;
+    stamp_ = file_stamp(options_.path);
+  }
+  if (Status loaded = load_file(); !loaded) {
+    fail_load(loaded.error());
+    return false;
+  }
+  ModelInfo info;
+  {
+    const std::lock_guard lock(mutex_);
+    info_.state = ModelInfo::State::kReady;
+    info_.load_progress = 1;
+    info = info_;
+  }
+  spdlog::info(
+      "model loaded name={} path={} task={} ms={} bytes={} parameters={} instances={} "
+      "context_tokens={} values={}",
+      info.name, info.path, to_string(info.task),
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start).count(),
+      info.file_bytes, info.parameters, models_.size(), info.context_tokens, values_per_text_);
+  if (host_ != nullptr) host_->warmed(*this);
+  return true;
+}
+
+Status EmbeddingEngine::load_file() {
+  const auto reserve = [this](std::uint64_t bytes) -> Status {
+    if (host_ == nullptr) return {};
+    Status reserved = host_->reserve(*this, bytes);
+    no_memory_ = !reserved.ok();
+    return reserved;
+  };
+  const auto file = gguf_vetting().check(options_.path);
+  if (!file) return file.error();
+  {
+    const std::lock_guard lock(mutex_);
+    info_.file_bytes = file->bytes;
+    if (stamp_) info_.created_unix_seconds = stamp_->modified_unix_seconds();
+  }
+  if (Status reserved = reserve(file->bytes); !reserved) return reserved;
+  auto weights = LoadedModel::load_weights(
+      options_, *file, [this](float progress) { return on_progress(progress); });
+  if (!weights) return std::move(weights).error();
+  const llama_model* const model = weights->model.get();
+  threads_ = threads_of(options_, file->bytes);
+  const std::size_t instances = options_.instance_per_thread
+                                    ? std::min<std::size_t>(threads_, kMostInstances)
+                                    : options_.batch.instances;
+  const std::uint64_t estimate =
+      file->bytes + weights->copied_bytes + instances * embedding_model_bytes(options_, model);
+  if (Status reserved = reserve(estimate); !reserved) return reserved;
+  if (Status made = make_instances(*weights, instances); !made) return made;
+  MemoryReading memory;
+  for (const EmbeddingModel& made : models_) memory.add(made.memory());
+  memory.mapped_bytes = weights->file_bytes;
+  memory.copied_bytes = weights->copied_bytes;
+  if (Status reserved = reserve(memory.all()); !reserved) return reserved;
+  {
+    const std::lock_guard lock(mutex_);
+    info_.state = ModelInfo::State::kWarming;
+    info_.memory = memory;
+    if (weights->thin) ++info_.thin_loads;
+    file_ = weights->file;
+  }
+  if (host_ != nullptr) host_->loaded(*this);
+  if (Status warmed = warm_up(); !warmed) {
+    return std::move(warmed).error().context("the first call failed");
+  }
+  const std::uint32_t most_tokens = most_text_tokens(options_, model);
+  {
+    const std::lock_guard lock(mutex_);
+    info_.parameters = llama_model_n_params(model);
+    info_.context_tokens = most_tokens;
+  }
+  tokenizer_.emplace(
+      *queue_,
+      [tokenizer = EmbeddingTokenizer(*weights, most_tokens)](const GenerationRequest& request) {
+        return tokenizer.tokenize(*request.embedding);
+      },
+      workers_);
+  return {};
+}
+
+Status EmbeddingEngine::make_instances(const Weights& weights, std::size_t instances) {
+  for (std::size_t i = 0; i < instances; ++i) {
+    auto made = EmbeddingModel::make(weights, options_, stopping_);
+    if (!made) return std::move(made).error();
+    models_.push_back(std::move(*made));
+  }
+  values_per_text_ = models_.front().values_per_text();
+  return {};
+}
+
+/// The first call reserves what a graph needs, and reads the weights.
+Status EmbeddingEngine::warm_up() {
+  std::vector<float> values(values_per_text_);
+  const std::vector<std::int32_t> tokens(kWarmUpTokens, 0);
+  for (EmbeddingModel& model : models_) {
+    const EmbeddingModel::Text text{tokens, values};
+    if (Status warmed = model.run({&text, 1}, threads_); !warmed) return warmed;
+  }
+  return {};
+}
+
+void EmbeddingEngine::fail_load(const Error& error) {
+  if (stopping_.load(std::memory_order_relaxed)) {
+    return;  // which ended the load; stop() tells the listeners
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    info_.state = ModelInfo::State::kFailed;
+    info_.failure = error.message;
+  }
+  spdlog::error("model load failed name={} reason=\"{}\"", options_.name, error.message);
+  // First the host: nobody may slip in between and wait for a load that is not tried.
+  if (host_ != nullptr) host_->load_failed(*this, error, no_memory_);
+  queue_->retire(/*if_idle=*/false);
+  queue_->fail_waiting(make_error(no_memory_ ? Code::kResourceExhausted : Code::kUnavailable,
+                                  "the model could not be loaded: " + error.message));
+}
+
+bool EmbeddingEngine::on_progress(float progress) {
+  {
+    const std::lock_guard lock(mutex_);
+    info_.load_progress = std::clamp(progress, 0.0F, 1.0F);
+  }
+  if (host_ != nullptr) host_->load_progressed(*this, progress);
+  return !stopping_.load(std::memory_order_relaxed);
+}
+
+/// The others have ended, or were never started.
+void EmbeddingEngine::stop() {
+  const Error error = make_error(Code::kUnavailable, "the agent is stopping");
+  queue_->retire(/*if_idle=*/false);
+  std::vector<JobPtr> left;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const JobPtr& job : jobs_.all()) {
+      if (!job->error) job->error = error;
+    }
+    left = take_ended_locked();
+  }
+  settle(left);
+  queue_->fail_waiting(error);
+  tokenizer_.reset();
+  models_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    file_.reset();
+    info_.memory = {};
+  }
+  queue_->close();
+  if (host_ != nullptr) host_->released(*this);
+}
+
+// ---- each instance -----------------------------------------------------------------------------
+
+void EmbeddingEngine::serve(std::size_t instance) {
+  while (true) {
+    Batch batch;
+    {
+      const std::lock_guard turn(turn_);
+      batch = next_batch();
+    }
+    if (batch.pieces.empty()) return;
+    execute(instance, batch);
+  }
+}
+
+EmbeddingEngine::Batch EmbeddingEngine::next_batch() {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    take_requests();
+    drop_leavers();
+    std::optional<TimePoint> look_again;
+    Batch batch = due_batch(look_again);
+    if (!batch.pieces.empty()) return batch;
+    if (!look_again && queue_->idle()) {
+      if (queue_->retired()) return {};
+      if (host_ != nullptr) host_->idle(*this);
+    }
+    wait_for_requests(look_again);
+  }
+  return {};
+}
+
+void EmbeddingEngine::take_requests() {
+  // A request at a time: how many texts it has is seen then.
+  while (true) {
+    const auto level = queue_->most_urgent();
+    if (!level) return;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!jobs_.wants(*level)) return;
+    }
+    std::vector<Taken> taken = queue_->take(1);
+    if (taken.empty()) return;
+    auto job = std::make_shared<EmbeddingJob>(std::move(taken.front()), values_per_text_);
+    // The one of that level may not be ready yet: what came instead is enough for now.
+    const bool is_other = job->taken.request->priority != *level;
+    const std::lock_guard lock(mutex_);
+    former_.arrived(job->taken.accepted);
+    jobs_.add(std::move(job));
+    if (is_other) return;
+  }
+}
+
+void EmbeddingEngine::drop_leavers() {
+  std::vector<JobPtr> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    const TimePoint now = clock_.now();
+    for (const JobPtr& job : jobs_.all()) {
+      if (!job->error) job->error = reason_to_leave(*job->taken.request, now);
+    }
+    ended = take_ended_locked();
+  }
+  settle(ended);
+}
+
+EmbeddingEngine::Batch EmbeddingEngine::due_batch(std::optional<TimePoint>& look_again) {
+  const std::lock_guard lock(mutex_);
+  const TimePoint now = clock_.now();
+  const EmbeddingJobs::Waiting waiting = jobs_.waiting();
+  if (waiting.texts == 0) return {};
+  const schedule::BatchDecision decision =
+      former_.decide({waiting.texts, waiting.oldest, waiting.deadline}, now);
+  Batch batch;
+  if (waiting.is_full) {
+    batch.pieces = jobs_.pack(texts_per_batch(options_));
+    batch.cause = schedule::BatchCause::kFull;
+  } else if (decision.take > 0) {
+    batch.pieces = jobs_.pack(decision.take);
+    batch.cause = decision.cause;
+  } else {
+    look_again = decision.look_again.value_or(now + kLongestRest);
+    return {};
+  }
+  const bool is_alone = ++executing_ == 1 && jobs_.waiting().texts == 0 && !queue_->has_work();
+  const auto instances = static_cast<std::uint32_t>(models_.size());
+  batch.threads = is_alone ? threads_ : std::max<std::uint32_t>(1, threads_ / instances);
+  return batch;
+}
+
+void EmbeddingEngine::wait_for_requests(std::optional<TimePoint> look_again) {
+  bool is_busy = look_again.has_value();
+  {
+    const std::lock_guard lock(mutex_);
+    is_busy = is_busy || executing_ > 0 || !jobs_.all().empty();
+  }
+  if (!is_busy) {
+    queue_->wait_for_work();
+  } else {
+    const Duration longest = look_again ? *look_again - clock_.now() : kLongestRest;
+    queue_->rest(std::clamp(longest, Duration::zero(), kLongestRest), /*for_requests=*/true);
+  }
+}
+
+void EmbeddingEngine::execute(std::size_t instance, const Batch& batch) {
+  std::vector<EmbeddingModel::Text> texts;
+  texts.reserve(batch.pieces.size());
+  std::uint64_t tokens = 0;
+  for (const auto& [job, text] : batch.pieces) {
+    const std::span values(job->values);
+    texts.push_back({job->texts[text], values.subspan(text * values_per_text_, values_per_text_)});
+    tokens += texts.back().tokens.size();
+  }
+  const TimePoint start = clock_.now();
+  Status ran = models_[instance].run(texts, batch.threads);
+  const TimePoint end = clock_.now();
+  std::vector<JobPtr> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    --executing_;
+    former_.ran(batch.pieces.size(), end - start);
+    info_.batches->add(batch.pieces.size(), batch.cause);
+    info_.prompt_tokens += tokens;
+    ++info_.decode_steps;
+    for (const auto& [job, text] : batch.pieces) {
+      --job->computing;
+      ++job->done;
+      if (!ran && !job->error) job->error = ran.error();
+      if (!job->first_done) job->first_done = end;
+    }
+    ended = take_ended_locked();
+  }
+  settle(ended);
+}
+
+std::vector<JobPtr> EmbeddingEngine::take_ended_locked() {
+  std::vector<JobPtr> ended;
+  for (const JobPtr& job : jobs_.all()) {
+    if (job->ended()) ended.push_back(job);
+  }
+  for (const JobPtr& job : ended) jobs_.forget(job.get());
+  return ended;
+}
+
+void EmbeddingEngine::settle(const std::vector<JobPtr>& ended) {
+  if (ended.empty()) return;
+  const TimePoint now = clock_.now();
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(ended.size());
+  for (const JobPtr& job : ended) {
+    Outcome& outcome = outcomes.emplace_back();
+    if (!job->error) job->error = reason_to_leave(*job->taken.request, now);
+    if (job->error) {
+      outcome.result = *job->error;
+      outcome.tokens = job->done == 0 ? 0 : job->texts.tokens();
+    } else {
+      job->taken.request->listener->on_vectors(job->values);
+      Completion completion;
+      completion.usage.prompt_tokens = static_cast<std::uint32_t>(job->texts.tokens());
+      completion.queued = job->taken.taken - job->taken.accepted;
+      completion.first_token = *job->first_done - job->taken.accepted;
+      completion.total = now - job->taken.accepted;
+      outcome.result = completion;
+      outcome.tokens = job->texts.tokens();
+    }
+    outcome.of = std::move(job->taken);
+  }
+  queue_->settle(outcomes);
+}
+
+}  // namespace weir::model
