@@ -17,8 +17,7 @@ worst row counts. Before that, each text of a few must have the same vector (cos
 from both servers.
 
 How much batches can give depends on whether a single text keeps the CPUs busy. On two of them it does
-from some ten tokens on: the matrices of these models stay in the cache, and libllama multiplies at the
-CPU's full rate.
+from some ten tokens on, as libllama then multiplies at nearly their full rate.
 
 Without the peer it says so and prints the agent's own figures.
 
