@@ -45,7 +45,10 @@ class TokenBucket {
   /// Takes them if they are there.
   [[nodiscard]] bool take(const BucketShape& shape, double tokens, TimePoint now);
 
-  /// Undoes one take(). The bucket is then as if that had not been.
+  /// Undoes one take(). The bucket is then as if that had not been; unless it would have run over
+  /// meanwhile, which is not remembered: then up to `tokens` more are there, never more than it
+  /// holds. What was taken and not given back stays within the burst and the rate all the same,
+  /// counted from the first take.
   void give_back(const BucketShape& shape, double tokens);
 
   [[nodiscard]] bool full(TimePoint now) const;

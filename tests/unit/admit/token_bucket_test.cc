@@ -96,6 +96,44 @@ TEST(TokenBucket, GivingBackUndoesATake) {
   EXPECT_FALSE(bucket.take(shape, 1, kStart));
 }
 
+TEST(TokenBucket, GivenBackAfterItWasFullItHoldsNoMoreThanItsBurst) {
+  const BucketShape shape(1, 5);
+  TokenBucket bucket;
+  EXPECT_TRUE(bucket.take(shape, 5, kStart));
+  const TimePoint full = kStart + seconds(20);
+  bucket.give_back(shape, 5);
+  EXPECT_TRUE(bucket.take(shape, 5, full));
+  EXPECT_FALSE(bucket.take(shape, 1, full));
+}
+
+TEST(TokenBucket, GivingBackNeverMakesMoreThanTheBurstAndTheRate) {
+  std::mt19937_64 random(9);
+  for (int round = 0; round < 100; ++round) {
+    const double rate = std::uniform_real_distribution(1.0, 1000.0)(random);
+    const int burst = std::uniform_int_distribution(1, 50)(random);
+    const BucketShape shape(rate, burst);
+    TokenBucket bucket;
+    TimePoint now = kStart;
+    int open = 0;  // taken, and may yet be given back
+    int kept = 0;
+    for (int step = 0; step < 1000; ++step) {
+      now += nanoseconds(std::uniform_int_distribution(0, 20'000'000)(random));
+      const int what = std::uniform_int_distribution(0, 3)(random);
+      if (what < 2 && bucket.take(shape, 1, now)) ++open;
+      if (what == 2 && open > 0) {
+        --open;
+        bucket.give_back(shape, 1);
+      }
+      if (what == 3 && open > 0) {
+        --open;
+        ++kept;
+      }
+      const double most = burst + rate * std::chrono::duration<double>(now - kStart).count();
+      ASSERT_LE(kept + open, most + 1e-3) << "step " << step;
+    }
+  }
+}
+
 TEST(TokenBucket, ExtremesOfTheConfigurationFit) {
   const BucketShape slowest(0.001, 1e9);  // 31,700 years of tokens
   TokenBucket bucket;
