@@ -32,9 +32,9 @@ namespace weir::model {
 
 inline constexpr std::uint64_t kDefaultParkBytes = std::uint64_t{256} << 20;
 
-/// About where a text costs least. Measured in tokens/s for calls of 128, 256, 512 and 1024 tokens: a
-/// model of 0.5 M parameters on one thread 112 k, 101 k, 85 k, 70 k; one of 22 M on two threads 10.2 k,
-/// 10.5 k, 10.3 k, 9.5 k.
+/// About where a text costs least: in thousands of tokens/s for calls of 128, 256, 512 and 1024
+/// tokens, a model of 0.5 M parameters on one thread computes 112, 101, 85 and 70, one of 22 M on
+/// two threads 10.2, 10.5, 10.3 and 9.5.
 inline constexpr std::uint32_t kDefaultBatchTokens = 256;
 
 struct ModelOptions {
