@@ -54,9 +54,15 @@ bool goes_whole(const PlanItem& item, const StepCost& cost, Duration most) {
   return tokens && item.left <= *tokens;
 }
 
+std::size_t fewest_tokens(const StepCost& cost, bool hurry) {
+  if (hurry) return kFewestPromptTokens;
+  return std::clamp(cost.chunk_worth(2).value_or(0), kFewestPromptTokens, kMostFewest);
+}
+
 void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits& limits,
                  StepPlan& plan) {
   const auto [budget, whole] = prompt_time(cost, plan.shape, prompts, limits.hurry);
+  const std::size_t fewest = fewest_tokens(cost, limits.hurry);
   const std::size_t room = limits.tokens - plan.shape.decode_tokens;
   for (const PlanItem* item : prompts) {
     const bool first = plan.shape.prompt_chunks == 0;
@@ -74,8 +80,8 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
       if (!first) return;  // in the next step
       tokens = most;
     }
-    if (first) tokens = std::max(tokens, kFewestPromptTokens);
-    if (tokens < std::min(kFewestPromptTokens, most)) return;
+    if (first) tokens = std::max(tokens, fewest);
+    if (tokens < std::min(fewest, most)) return;
     tokens = std::min(tokens, most);
     // A pass for the very last token costs more than the token.
     if (item->left > tokens && item->left - tokens < kFewestPromptTokens && item->left <= most) {

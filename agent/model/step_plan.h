@@ -36,13 +36,15 @@
 namespace weir::model {
 
 inline constexpr double kPromptShare = 0.75;
-inline constexpr double kWholeShare = 4;
+inline constexpr double kWholeShare = 8;
 inline constexpr Duration kAloneStep = std::chrono::milliseconds(6);
 inline constexpr Duration kShortStep = std::chrono::milliseconds(3);
 inline constexpr Duration kLongestPause = std::chrono::milliseconds(250);
 inline constexpr std::size_t kWorth = 16;
-/// Fewer are not worth a pass, unless no more are left.
+/// Fewer are not worth a pass, unless no more are left: nor are those that take less time than the
+/// pass itself, up to kMostFewest.
 inline constexpr std::size_t kFewestPromptTokens = 4;
+inline constexpr std::size_t kMostFewest = 32;
 /// Of a chunk while nothing is known about the cost.
 inline constexpr std::size_t kFirstPromptTokens = 32;
 

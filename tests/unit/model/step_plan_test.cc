@@ -76,17 +76,26 @@ TEST(StepPlan, ChunkGetsItsShareOfTheTimeOfThoseWhoGenerate) {
 TEST(StepPlan, ShortPromptGoesInOnePieceUnlessItHasBegun) {
   std::vector items{generating(0), generating(1), prompt(2, 64), prompt(3, 64)};
   const StepCost cost = learned(milliseconds(6));
-  // 4 x 20 ms for 70 of the first; the second one waits for its own step.
+  // As much as it would get alone, 96 ms, for 70 of the first; the second waits for its own step.
   const StepPlan plan = plan_step(items, cost, kLimits);
   EXPECT_THAT(slots(plan), ElementsAre(0, 1, 2));
   EXPECT_EQ(tokens_of(plan, 2), 64U);
   items[2].begun = true;
   EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
   items[2].begun = false;
-  items[2].left = 90;  // 96 ms
+  items[2].left = 120;
   EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
   const StepPlan hurried = plan_step(items, cost, {.tokens = 512, .hurry = true});
   EXPECT_EQ(tokens_of(hurried, 2), kFewestPromptTokens);
+}
+
+TEST(StepPlan, ChunkTakesNoLessTimeThanItsPass) {
+  const std::vector items{generating(0), prompt(1, 1500)};
+  // 0.75 of 10 ms would not even pay for the pass.
+  const StepPlan plan = plan_step(items, learned(milliseconds(20)), kLimits);
+  EXPECT_NEAR(static_cast<double>(tokens_of(plan, 1)), 20, 2);
+  const StepPlan large = plan_step(items, learned(milliseconds(200)), kLimits);
+  EXPECT_EQ(tokens_of(large, 1), kMostFewest);
 }
 
 TEST(StepPlan, ChunkAloneGrowsUntilThePassIsASixteenthOfIt) {
