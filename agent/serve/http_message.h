@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -37,7 +38,7 @@ struct Request {
 
 struct Response {
   unsigned status = 200;
-  std::string content_type = "application/json";
+  std::string_view content_type = "application/json";  ///< a literal
   std::vector<std::pair<std::string, std::string>> headers;  ///< beyond those the session adds
   std::string body;
   /// Set when this is a refusal under load; it is counted by reason.

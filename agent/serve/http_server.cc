@@ -9,9 +9,13 @@
 
 #include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <future>
+#include <limits>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -29,6 +33,8 @@ namespace {
 constexpr std::uint32_t kTurnedAwayAtOnce = 64;
 // When accept() fails (no file descriptors left, mostly) it is tried again after this.
 constexpr std::chrono::milliseconds kAcceptRetry{100};
+// Connections accepted in one go, before sockets that are open already get their turn.
+constexpr std::size_t kAcceptedAtOnce = 64;
 // How often a listener of a group looks into its queue; see look_after().
 constexpr std::chrono::milliseconds kLookAfter{250};
 
@@ -139,6 +145,7 @@ class HttpServer::Impl final : public ServerState {
       asio::post(listener->io->context, [this, l = listener.get()] {
         stop_listening(*l);
         for (const auto& session : sessions_of(*l)) session->abort();
+        l->io->poller.close();
         l->work.reset();
       });
     }
@@ -160,6 +167,7 @@ class HttpServer::Impl final : public ServerState {
     }
     for (unsigned i = 0; i < threads; ++i) {
       auto listener = std::make_unique<Listener>(shared_.router.paths().size() + 1);
+      if (Status status = listener->io->poller.open(); !status) return status;
       if (Status status = bind_acceptor(listener->acceptor, endpoint_, true); !status) {
         return status;
       }
@@ -217,7 +225,7 @@ class HttpServer::Impl final : public ServerState {
     for (const auto& listener : listeners_) {
       asio::post(listener->io->context, [this, take_queued, l = listener.get()] {
         // Those whom the kernel has already connected are still answered.
-        if (take_queued) accept_queued(*l);
+        if (take_queued) accept_some(*l, std::numeric_limits<std::size_t>::max());
         stop_listening(*l);
         for (const auto& session : sessions_of(*l)) session->drain();
       });
@@ -259,21 +267,18 @@ class HttpServer::Impl final : public ServerState {
   }
 
   void accept_next(Listener& listener) {
-    listener.acceptor.async_accept(
-        listener.io->context.get_executor(),
-        [this, &listener](const error_code& error, Socket socket) {
-          // Also when the listener was closed meanwhile: this one was accepted before.
-          if (!error) {
+    listener.acceptor.async_wait(
+        tcp::acceptor::wait_read, [this, &listener](const error_code& closed) {
+          if (closed || !listener.acceptor.is_open()) return;
+          const int failure = accept_some(listener, kAcceptedAtOnce);
+          if (failure == 0) {
             listener.accept_failed = false;
-            admit(listener, std::move(socket));
-            if (listener.acceptor.is_open()) accept_next(listener);
-            return;
+            return accept_next(listener);
           }
-          if (!listener.acceptor.is_open()) return;
           listener.io->counters.accept_failed();
           if (!std::exchange(listener.accept_failed, true)) {
             spdlog::warn("cannot accept connections, trying on address={} reason=\"{}\"",
-                         endpoint_.to_string(), error.message());
+                         endpoint_.to_string(), std::generic_category().message(failure));
           }
           listener.retry.expires_after(kAcceptRetry);
           listener.retry.async_wait([this, &listener](const error_code& cancelled) {
@@ -282,13 +287,20 @@ class HttpServer::Impl final : public ServerState {
         });
   }
 
-  void accept_queued(Listener& listener) {
-    for (;;) {
-      error_code error;
-      Socket socket = listener.acceptor.accept(listener.io->context.get_executor(), error);
-      if (error) return;
-      admit(listener, std::move(socket));
+  /// Accepts what is queued. The errno of a failure that may last, or 0.
+  int accept_some(Listener& listener, std::size_t at_most) {
+    for (std::size_t i = 0; i < at_most; ++i) {
+      const int client = accept4(listener.acceptor.native_handle(), nullptr, nullptr,
+                                 SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (client >= 0) {
+        admit(listener, ClientSocket(client));
+      } else if (errno == EAGAIN) {
+        return 0;
+      } else if (errno != EINTR && errno != ECONNABORTED) {
+        return errno;
+      }
     }
+    return 0;
   }
 
   /// Tells the group what the queue really holds, and accepts what nobody announced: Linux 6.18
@@ -298,7 +310,7 @@ class HttpServer::Impl final : public ServerState {
     socklen_t bytes = sizeof(info);
     if (getsockopt(listener.acceptor.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0) {
       listener.io->own_seat->set_queued(info.tcpi_unacked);  // of a listener: its accept queue
-      if (info.tcpi_unacked > 0) accept_queued(listener);
+      if (info.tcpi_unacked > 0) accept_some(listener, kAcceptedAtOnce);
     }
     listener.look_after.expires_after(kLookAfter);
     listener.look_after.async_wait([this, &listener](const error_code& cancelled) {
@@ -306,7 +318,7 @@ class HttpServer::Impl final : public ServerState {
     });
   }
 
-  void admit(Listener& listener, Socket socket) {
+  void admit(Listener& listener, ClientSocket socket) {
     if (ListenerSeat* const seat = listener.io->seat.load()) seat->accepted();
     if (closing_) return;  // closes it
     const std::uint32_t open = shared_.connections.load();

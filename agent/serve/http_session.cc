@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/serve/http_session.h"
 
-#include <netinet/tcp.h>
-#include <sys/socket.h>
+#include <sys/epoll.h>
 
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <exception>
 
@@ -25,9 +22,6 @@ constexpr std::size_t kMaxPipelinedBytes = 64 * 1024;
 constexpr std::size_t kHeadBytes = 256;
 // Sent bytes are cut from the front of a stream's buffer when there are this many.
 constexpr std::size_t kCompactBytes = 64 * 1024;
-// What the kernel takes beyond what the client's window has room for. Its send buffer grows to
-// megabytes; what lies there unread would count as sent.
-constexpr int kUnsentBytesInKernel = 64 * 1024;
 // After the last byte of a client that is still sending; see linger().
 constexpr std::chrono::milliseconds kLingerTimeout{2000};
 constexpr std::chrono::milliseconds kLongestLinger{30'000};
@@ -44,7 +38,8 @@ void ServerShared::notify_drain() {
   drained.notify_all();
 }
 
-HttpSession::HttpSession(Socket socket, ServerShared& shared, const std::shared_ptr<IoThread>& io)
+HttpSession::HttpSession(ClientSocket socket, ServerShared& shared,
+                         const std::shared_ptr<IoThread>& io)
     : socket_(std::move(socket)),
       timer_(io->context),
       shared_(shared),
@@ -52,25 +47,24 @@ HttpSession::HttpSession(Socket socket, ServerShared& shared, const std::shared_
       weak_io_(io),
       unsent_(std::make_shared<std::atomic<std::size_t>>(0)) {
   shared_.connections.fetch_add(1);
-  error_code ignored;  // a socket that the client has already reset: the first read will tell
-  socket_.non_blocking(true, ignored);
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
-  // Refused, a stream that nobody reads is noticed later, and nothing else.
-  setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytesInKernel,
-             sizeof kUnsentBytesInKernel);
+}
+
+void HttpSession::open() {
+  io_.sessions.insert(shared_from_this());
+  io_.counters.connection_opened();
+  if (!io_.poller.watch(socket_.descriptor(), *this)) close();
 }
 
 void HttpSession::start() {
-  io_.sessions.insert(shared_from_this());
-  io_.counters.connection_opened();
+  open();
   set_read_deadline(shared_.options.idle_timeout);
   wait_readable();
 }
 
 void HttpSession::turn_away(const ApiError& error) {
-  io_.sessions.insert(shared_from_this());
-  io_.counters.connection_opened();
+  open();
   io_.counters.connection_refused();
+  if (state_ == State::kClosed) return;
   state_ = State::kAnswering;
   request_ = std::make_shared<Request>();
   request_->id = make_id("req-");
@@ -80,7 +74,7 @@ void HttpSession::turn_away(const ApiError& error) {
 void HttpSession::drain() {
   if (state_ == State::kLingering) return end_reading_within(kLingerTimeout);
   if (state_ != State::kReading) return;
-  if (parser_.has_value() || !inbox_.empty()) return end_reading_within(half_request_grace());
+  if (parser_ || !inbox_.empty()) return end_reading_within(half_request_grace());
   if (shared_.handing_over.load()) {
     // For a request whose answer tells the client to come back on a new connection: a close may
     // cross one that is under way.
@@ -97,21 +91,29 @@ void HttpSession::drain() {
 
 // ---- reading ------------------------------------------------------------------------------------
 
+void HttpSession::on_socket(std::uint32_t events) {
+  if ((events & EPOLLOUT) != 0 && std::exchange(waiting_writable_, false)) flush();
+  if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) == 0) return;
+  unread_ = true;
+  if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) client_ended_ = true;
+  if ((events & (EPOLLHUP | EPOLLERR)) != 0) client_broke_off_ = true;
+  if (waiting_readable_) return on_readable();
+  if (client_broke_off_) abort();
+}
+
 void HttpSession::wait_readable() {
-  if (waiting_readable_ || state_ == State::kClosed) return;
-  waiting_readable_ = true;
-  socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const error_code& error) {
-    self->waiting_readable_ = false;
-    if (!error) self->on_readable();
-  });
+  if (state_ == State::kClosed || std::exchange(waiting_readable_, true) || !unread_) return;
+  asio::post(io_.context, [self = shared_from_this()] { self->on_readable(); });
 }
 
 void HttpSession::on_readable() {
-  if (state_ == State::kClosed) return;
-  error_code error;
-  const std::size_t count = socket_.read_some(asio::buffer(io_.scratch), error);
-  if (error == asio::error::would_block) return wait_readable();
-  if (error) return client_left();
+  if (state_ == State::kClosed || !waiting_readable_) return;
+  const auto [outcome, count] = socket_.receive(io_.scratch);
+  // A client's end is told once, and is to be found by every read from then on.
+  unread_ = count == io_.scratch.size() || client_ended_;
+  if (outcome == ClientSocket::Outcome::kWouldBlock) return;
+  waiting_readable_ = false;
+  if (outcome == ClientSocket::Outcome::kEnded) return client_left();
   if (state_ == State::kLingering) {  // nobody wants it any more
     set_read_deadline(kLingerTimeout);
     return wait_readable();
@@ -122,15 +124,11 @@ void HttpSession::on_readable() {
   watch_client();
 }
 
-/// While a request is answered: the client may leave, or send more.
+/// While a request is answered: the client may leave, or send more. Of one that has sent too much
+/// to be read on a reset shows nevertheless; its FIN lies behind what is not read.
 void HttpSession::watch_client() {
   if (inbox_.size() < kMaxPipelinedBytes) return wait_readable();
-  if (std::exchange(waiting_reset_, true)) return;
-  // Its FIN lies behind what is not read; a reset shows nevertheless.
-  socket_.async_wait(Socket::wait_error, [weak = weak_from_this()](const error_code& error) {
-    const auto self = weak.lock();
-    if (!error && self) self->abort();
-  });
+  if (client_broke_off_) asio::post(io_.context, [self = shared_from_this()] { self->abort(); });
 }
 
 // The end of the client's stream counts as its leaving: HTTP clients do not half-close.
@@ -141,14 +139,14 @@ void HttpSession::client_left() {
   }
   // Requests sent ahead of the end: advance(), which is posted already, answers them and looks
   // again.
-  if (state_ == State::kReading && !parser_.has_value() && !inbox_.empty()) return;
+  if (state_ == State::kReading && !parser_ && !inbox_.empty()) return;
   abort();
 }
 
 void HttpSession::advance() {
   while (state_ == State::kReading) {
     if (inbox_.empty()) return wait_readable();
-    if (!parser_.has_value()) begin_request();
+    if (!parser_) begin_request();
     const RequestParser::Progress progress = parser_->put(inbox_);
     inbox_.erase(0, progress.consumed);
     switch (progress.status) {
@@ -173,7 +171,7 @@ void HttpSession::advance() {
 }
 
 void HttpSession::begin_request() {
-  parser_.emplace(shared_.options.max_body_bytes);
+  parser_ = io_.take_parser(shared_.options.max_body_bytes);
   request_ = std::make_shared<Request>();
   ++serial_;
   started_ = std::chrono::steady_clock::now();
@@ -192,8 +190,9 @@ void HttpSession::dispatch() {
   if (inbox_.empty()) io_.give_back(inbox_);
   request_->id = request_id(*parser_);
   keep_alive_ = parser_->keep_alive();
-  chunked_ = !parser_->http_1_0();
+  http_1_0_ = parser_->http_1_0();
   request_->body = parser_->take_body();
+  io_.keep_parser(std::move(parser_));
   const auto exchange =
       make_session_exchange(weak_io_, weak_from_this(), serial_, request_,
                             StreamRoom{unsent_, shared_.options.max_stream_bytes});
@@ -224,14 +223,14 @@ void HttpSession::append_head(const Response& response, std::optional<std::size_
   field("Content-Type", response.content_type);
   if (content_length.has_value()) {
     field("Content-Length", std::to_string(*content_length));
-  } else if (chunked_) {
+  } else if (!http_1_0_) {
     field("Transfer-Encoding", "chunked");
   }
   field("x-request-id", request_->id);
   for (const auto& [name, value] : response.headers) field(name, value);
   if (!keep_alive_) {
     field("Connection", "close");
-  } else if (parser_->http_1_0()) {
+  } else if (http_1_0_) {
     field("Connection", "keep-alive");
   }
   outbox_ += "\r\n";
@@ -251,7 +250,7 @@ void HttpSession::respond(std::uint64_t serial, Response response) {
 
 void HttpSession::begin_stream(std::uint64_t serial, const Response& head) {
   if (serial != serial_ || state_ != State::kAnswering || status_ != 0) return;
-  if (!chunked_) keep_alive_ = false;  // HTTP/1.0: the end of the connection ends the body
+  if (http_1_0_) keep_alive_ = false;  // HTTP/1.0: the end of the connection ends the body
   append_head(head, std::nullopt);
   streaming_ = true;
   flush();
@@ -259,12 +258,12 @@ void HttpSession::begin_stream(std::uint64_t serial, const Response& head) {
 
 void HttpSession::write(std::uint64_t serial, std::string_view piece) {
   if (serial != serial_ || state_ != State::kAnswering || !streaming_ || piece.empty()) return;
-  if (chunked_) {
+  if (http_1_0_) {
+    outbox_ += piece;
+  } else {
     std::array<char, 20> size{};
     const int digits = std::snprintf(size.data(), size.size(), "%zx\r\n", piece.size());
     outbox_.append(size.data(), static_cast<std::size_t>(digits)).append(piece).append("\r\n");
-  } else {
-    outbox_ += piece;
   }
   flush();
   unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
@@ -279,7 +278,7 @@ void HttpSession::end_stream(std::uint64_t serial, bool complete) {
   if (!complete) keep_alive_ = false;
   // Also after a failure: the error event is the whole story, and a body that breaks off would
   // hide it behind a transport error.
-  if (chunked_) outbox_ += "0\r\n\r\n";
+  if (!http_1_0_) outbox_ += "0\r\n\r\n";
   answer_complete_ = true;
   flush();
 }
@@ -291,10 +290,8 @@ void HttpSession::set_abort_callback(std::uint64_t serial, std::function<void()>
 void HttpSession::flush() {
   if (state_ == State::kClosed || waiting_writable_) return;
   while (sent_ < outbox_.size()) {
-    error_code error;
-    const std::size_t count =
-        socket_.write_some(asio::buffer(outbox_.data() + sent_, outbox_.size() - sent_), error);
-    if (error == asio::error::would_block) {
+    const auto [outcome, count] = socket_.send(std::string_view(outbox_).substr(sent_));
+    if (outcome == ClientSocket::Outcome::kWouldBlock) {
       if (sent_ >= kCompactBytes) {
         outbox_.erase(0, sent_);
         sent_ = 0;
@@ -305,14 +302,9 @@ void HttpSession::flush() {
         arm_timer();
       }
       waiting_writable_ = true;
-      socket_.async_wait(Socket::wait_write,
-                         [self = shared_from_this()](const error_code& failure) {
-                           self->waiting_writable_ = false;
-                           if (!failure) self->flush();
-                         });
       return;
     }
-    if (error) return abort();
+    if (outcome == ClientSocket::Outcome::kEnded) return abort();
     sent_ += count;
     unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
     write_deadline_.reset();
@@ -337,7 +329,7 @@ void HttpSession::finish_answer() {
   route_ = nullptr;
   allow_.clear();
   status_ = 0;
-  streaming_ = chunked_ = answer_complete_ = keep_alive_ = false;
+  streaming_ = answer_complete_ = keep_alive_ = false;
   io_.give_back(outbox_);
   state_ = State::kReading;
   // The answer promised to keep the connection: it began before the drain did.
@@ -361,9 +353,7 @@ void HttpSession::linger() {
   state_ = State::kLingering;
   request_.reset();
   inbox_.clear();
-  error_code error;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
-  if (error) return close();
+  if (!socket_.end_sending()) return close();
   read_until_ = std::chrono::steady_clock::now() +
                 (shared_.draining.load() ? kLingerTimeout : kLongestLinger);
   set_read_deadline(kLingerTimeout);
@@ -376,8 +366,7 @@ void HttpSession::abort() {
   const auto callback = std::exchange(abort_callback_, nullptr);
   if (cut_short) {
     // The rest will not be sent: a reset frees the socket's buffer at once.
-    error_code ignored;
-    socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+    socket_.reset_on_close();
   }
   close();
   if (callback) callback();
@@ -390,9 +379,9 @@ void HttpSession::close() {
   if (request_) request_->reservation.reset();  // an engine that has the request has its own
   ++serial_;
   abort_callback_ = nullptr;
-  error_code ignored;
   timer_.cancel();
-  socket_.close(ignored);
+  io_.poller.forget(socket_.descriptor());
+  socket_.close();
   // The caller is one of our own methods: stay until the event loop's next round.
   asio::post(io_.context, [self = shared_from_this()] {});
   io_.sessions.erase(shared_from_this());
@@ -447,7 +436,7 @@ void HttpSession::on_timer() {
     if (state_ != State::kReading) return close();
     // Half a close at first, while a request may be under way: a whole one would answer it with a
     // reset.
-    if (!parser_.has_value()) return shared_.handing_over.load() ? linger() : close();
+    if (!parser_) return shared_.handing_over.load() ? linger() : close();
     return refuse(too_late(now));
   }
   arm_timer();

@@ -11,7 +11,6 @@
 #include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
 #include <functional>
@@ -25,21 +24,19 @@
 #include "agent/base/clock.h"
 #include "agent/base/listener_group.h"
 #include "agent/serve/api_error.h"
+#include "agent/serve/client_socket.h"
 #include "agent/serve/exchange.h"
 #include "agent/serve/http_server.h"
 #include "agent/serve/mailbox.h"
 #include "agent/serve/refusal_log.h"
 #include "agent/serve/request_parser.h"
 #include "agent/serve/router.h"
+#include "agent/serve/socket_poller.h"
 #include "agent/telemetry/http_counters.h"
 
 namespace weir::serve {
 
 class HttpSession;
-
-/// Bound to its I/O context by type: with any executor each wait would cost a few atomic counts.
-using Socket =
-    boost::asio::basic_stream_socket<boost::asio::ip::tcp, boost::asio::io_context::executor_type>;
 
 /// What all sessions of a server share.
 struct ServerShared {
@@ -94,8 +91,17 @@ struct IoThread {
     std::string().swap(buffer);
   }
 
+  /// Like lend() and give_back(): few requests are being read at a time.
+  [[nodiscard]] std::unique_ptr<RequestParser> take_parser(std::uint64_t max_body_bytes) {
+    if (!spare_parser) return std::make_unique<RequestParser>(max_body_bytes);
+    spare_parser->restart();
+    return std::move(spare_parser);
+  }
+  void keep_parser(std::unique_ptr<RequestParser> parser) { spare_parser = std::move(parser); }
+
   boost::asio::io_context context{1};
   Mailbox mailbox{context};
+  SocketPoller poller{context};
   telemetry::HttpCounters counters;
   RefusalLog refusal_log;
   std::unique_ptr<ListenerSeat> own_seat;
@@ -103,12 +109,14 @@ struct IoThread {
   std::unordered_set<std::shared_ptr<HttpSession>> sessions;  ///< the open ones
   std::array<char, 64 * 1024> scratch{};                      ///< every read lands here first
   std::string spare_buffer;                                   ///< of lend() and give_back()
+  std::unique_ptr<RequestParser> spare_parser;                ///< null: all are in use
 };
 
-class HttpSession : public std::enable_shared_from_this<HttpSession> {
+class HttpSession final : public SocketPoller::Watcher,
+                          public std::enable_shared_from_this<HttpSession> {
  public:
   /// `shared` and `io` outlive the session, which counts itself in shared.connections.
-  HttpSession(Socket socket, ServerShared& shared, const std::shared_ptr<IoThread>& io);
+  HttpSession(ClientSocket socket, ServerShared& shared, const std::shared_ptr<IoThread>& io);
 
   void start();
   /// Answers without reading a request, then closes: for connections beyond the limit.
@@ -138,6 +146,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   using SteadyTime = std::chrono::steady_clock::time_point;
 
   // Reading.
+  void open();
+  void on_socket(std::uint32_t events) override;
   void wait_readable();
   void on_readable();
   void watch_client();
@@ -173,7 +183,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void arm_timer();
   void on_timer();
 
-  Socket socket_;
+  ClientSocket socket_;
   boost::asio::steady_timer timer_;
   ServerShared& shared_;
   IoThread& io_;
@@ -182,7 +192,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   State state_ = State::kReading;
   bool waiting_readable_ = false;
   bool waiting_writable_ = false;
-  bool waiting_reset_ = false;
+  bool unread_ = false;            ///< the socket may have something to read
+  bool client_ended_ = false;      ///< its end, or a failure, is or was to be read there
+  bool client_broke_off_ = false;  ///< a failure
   std::optional<SteadyTime> read_deadline_;
   std::optional<SteadyTime> read_until_;     ///< no read deadline is later
   std::optional<SteadyTime> body_deadline_;  ///< nor later than this: that of the request
@@ -196,7 +208,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   const std::shared_ptr<std::atomic<std::size_t>> unsent_;
 
   // The current request.
-  std::optional<RequestParser> parser_;
+  std::unique_ptr<RequestParser> parser_;  ///< from its first byte to its dispatch
   std::uint64_t serial_ = 0;
   bool counted_ = false;  ///< request_started() was called for it
   SteadyTime started_;
@@ -206,9 +218,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::function<void()> abort_callback_;
   unsigned status_ = 0;
   bool streaming_ = false;
-  bool chunked_ = false;
   bool answer_complete_ = false;
   bool keep_alive_ = false;
+  bool http_1_0_ = false;
   bool client_left_ = false;
   std::string allow_;  ///< for the Allow header of 405
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Incremental HTTP/1.x request parser: bytes in, one request out. Wraps Boost.Beast's, which only
-// this file's .cc includes.
+// Incremental HTTP/1.x request parser: bytes in, one request out. Boost.Beast finds the parts, and
+// only this file's .cc includes it; they are kept here, in memory that the next request uses again.
 //
 // Thread-safety: a RequestParser belongs to one thread.
 #pragma once
@@ -29,6 +29,9 @@ class RequestParser {
   ~RequestParser();
   RequestParser(const RequestParser&) = delete;
   RequestParser& operator=(const RequestParser&) = delete;
+
+  /// Forgets what it has read: what comes is another request.
+  void restart();
 
   /// Stops once behind the header (kHeaderDone) and at the end of the request (kDone; at once for a
   /// request without body). A declared length above the limit is reported before any body byte.

@@ -17,13 +17,6 @@ constexpr std::uint64_t kLeastBodyBytesPerSecond = 32 * 1024;
 /// What only those may ask that the option admin_api admits.
 constexpr std::string_view kAdminPaths = "/v2/repository/";
 
-bool is_loopback(const boost::asio::ip::address& address) {
-  if (!address.is_v6()) return address.is_loopback();
-  const auto v6 = address.to_v6();
-  if (!v6.is_v4_mapped()) return v6.is_loopback();
-  return boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, v6).is_loopback();
-}
-
 }  // namespace
 
 std::optional<ApiError> HttpSession::check_header() {
@@ -103,9 +96,7 @@ std::optional<ApiError> HttpSession::check_admin() {
     case AdminApi::kLoopback:
       break;
   }
-  boost::system::error_code failure;
-  const auto client = socket_.remote_endpoint(failure);
-  if (!failure && is_loopback(client.address())) return std::nullopt;
+  if (socket_.from_loopback()) return std::nullopt;
   return forbidden("only clients on the agent's host may do this (serve.admin_api)");
 }
 
@@ -197,6 +188,7 @@ void HttpSession::refuse(const ApiError& error) {
   request_->id = request_id(*parser_);
   // What follows on the connection can be told from this request's body only if that was read.
   keep_alive_ = parser_->done() && parser_->keep_alive();
+  http_1_0_ = parser_->http_1_0();
   Response response = to_response(error);
   if (!allow_.empty()) response.headers.emplace_back("Allow", allow_);
   respond(serial_, std::move(response));

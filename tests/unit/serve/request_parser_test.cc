@@ -52,6 +52,55 @@ TEST(RequestParser, ReportsADeclaredLengthAboveTheLimitAtTheHeader) {
             Status::kHeaderDone);
 }
 
+TEST(RequestParser, FindsFieldsByNameInAnyCaseAndCountsThem) {
+  RequestParser parser(100);
+  ASSERT_EQ(parser.put("GET /a HTTP/1.0\r\nX-Abc: 1\r\nx-aBC:  2 \r\nX-Ab: 3\r\n\r\n").status,
+            Status::kHeaderDone);
+  EXPECT_EQ(parser.field("x-abc"), "1");
+  EXPECT_EQ(parser.count("x-abc"), 2U);
+  EXPECT_EQ(parser.field("X-AB"), "3");
+  EXPECT_EQ(parser.count("x-a"), 0U);
+  EXPECT_TRUE(parser.http_1_0());
+}
+
+TEST(RequestParser, ForgetsTheLastRequestWhenItRestarts) {
+  RequestParser parser(100);
+  ASSERT_EQ(parser.put("POST /long HTTP/1.0\r\nX-Old: 1\r\nContent-Length: 3\r\n\r\n").status,
+            Status::kHeaderDone);
+  ASSERT_EQ(parser.put("abc").status, Status::kDone);
+  parser.restart();
+  EXPECT_FALSE(parser.header_done());
+  ASSERT_EQ(parser.put("GET /b HTTP/1.1\r\nHost: t\r\n\r\n").status, Status::kHeaderDone);
+  EXPECT_EQ(parser.method(), "GET");
+  EXPECT_EQ(parser.target(), "/b");
+  EXPECT_EQ(parser.field("x-old"), std::nullopt);
+  EXPECT_EQ(parser.content_length(), std::nullopt);
+  EXPECT_FALSE(parser.http_1_0());
+  EXPECT_EQ(parser.take_body(), "");
+}
+
+TEST(RequestParser, StartsAfreshAfterAMalformedRequest) {
+  RequestParser parser(100);
+  ASSERT_EQ(parser.put("no request at all\r\n\r\n").status, Status::kMalformed);
+  EXPECT_NE(parser.failure(), "");
+  parser.restart();
+  EXPECT_EQ(parser.put("GET /b HTTP/1.1\r\nHost: t\r\n\r\n").status, Status::kHeaderDone);
+  EXPECT_EQ(parser.failure(), "");
+}
+
+// What comes behind a body must not change what the header has decided.
+TEST(RequestParser, KeepsNothingOfATrailer) {
+  RequestParser parser(100);
+  ASSERT_EQ(parser.put("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").status,
+            Status::kHeaderDone);
+  EXPECT_TRUE(parser.chunked());
+  ASSERT_EQ(parser.put("3\r\nabc\r\n0\r\nx-request-id: 7\r\nHost: u\r\n\r\n").status,
+            Status::kDone);
+  EXPECT_EQ(parser.field("x-request-id"), std::nullopt);
+  EXPECT_EQ(parser.count("host"), 1U);
+  EXPECT_EQ(parser.take_body(), "abc");
+}
+
 TEST(PathOf, DecodesAndDropsTheQuery) {
   EXPECT_EQ(path_of("/a%20b?c=%zz"), "/a b");
   EXPECT_EQ(path_of("http://host:80/x"), "/x");
