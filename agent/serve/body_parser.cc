@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <exception>
-#include <optional>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -15,15 +15,13 @@ constexpr std::size_t kLargeBodyBytes = 64 * 1024;
 
 struct LargeBody {
   // Constant.
-  Services services;  ///< used on the I/O thread only: only there is the server known to live
   std::shared_ptr<Exchange> exchange;
-  ParseBody parse;
-  FormatResult format;
+  ParseAndGoOn parse;
   TimePoint arrived;
   std::shared_ptr<admit::Reservation> reservation;  ///< for as long as the body is in memory
   // The worker's, then the I/O thread's.
   std::string body;
-  std::optional<Outcome<GenerationCall>> call;
+  std::function<void()> go_on;
   // The I/O thread's.
   bool client_left = false;
 };
@@ -31,31 +29,34 @@ struct LargeBody {
 /// Any thread.
 void parse(const std::shared_ptr<LargeBody>& large) {
   try {
-    large->call = large->parse(large->body, large->arrived);
+    large->go_on = large->parse(large->body, large->arrived);
   } catch (const std::exception& failure) {  // bad_alloc; nothing else throws here
     ApiError error;
     error.code = "internal_error";
     error.message = failure.what();
-    large->call = std::move(error);
+    large->go_on = [exchange = large->exchange, error] { exchange->respond(to_response(error)); };
   }
   std::string().swap(large->body);
   large->exchange->post([large] {
     if (large->client_left) return;
-    start_generation(large->services, large->exchange, *std::move(large->call), large->format);
+    large->go_on();
   });
 }
 
 }  // namespace
 
-void parse_and_start(const Services& services, const std::shared_ptr<Exchange>& exchange,
-                     ParseBody parse_body, FormatResult format) {
+void parse_body(const Services& services, const std::shared_ptr<Exchange>& exchange,
+                ParseAndGoOn parse_and_go_on) {
   const TimePoint now = services.clock.now();
   if (services.workers == nullptr || exchange->request().body.size() < kLargeBodyBytes) {
-    return start_generation(services, exchange, parse_body(exchange->take_body(), now), format);
+    return parse_and_go_on(exchange->take_body(), now)();
   }
-  const auto large = std::make_shared<LargeBody>(LargeBody{services, exchange, parse_body, format,
-                                                           now, exchange->request().reservation,
-                                                           exchange->take_body(), std::nullopt});
+  const auto large = std::make_shared<LargeBody>(LargeBody{exchange,
+                                                           std::move(parse_and_go_on),
+                                                           now,
+                                                           exchange->request().reservation,
+                                                           exchange->take_body(),
+                                                           {}});
   // The exchange must not own it: it owns the exchange.
   exchange->on_abort([weak = std::weak_ptr(large)] {
     if (const auto left = weak.lock()) left->client_left = true;
@@ -64,6 +65,17 @@ void parse_and_start(const Services& services, const std::shared_ptr<Exchange>& 
   if (services.workers->submit(std::move(task)) != schedule::WorkerPool::Submitted::kAccepted) {
     std::move(task)();
   }
+}
+
+void parse_and_start(const Services& services, const std::shared_ptr<Exchange>& exchange,
+                     ParseBody parse, FormatResult format) {
+  parse_body(services, exchange,
+             [services, exchange, parse, format](std::string_view body,
+                                                 TimePoint now) -> std::function<void()> {
+               return [services, exchange, format, call = parse(body, now)] {
+                 start_generation(services, exchange, call, format);
+               };
+             });
 }
 
 }  // namespace weir::serve

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/serve/body_parser.h"
 #include "agent/serve/embeddings_json.h"
 #include "agent/serve/handlers.h"
 #include "agent/serve/model_call.h"
@@ -77,7 +78,7 @@ class VectorsListener final : public model::Listener,
 /// `result` makes the body, of the model's name, the call's format, values and usage.
 template <typename CallFormat, typename Result>
 void start(const Services& services, const std::shared_ptr<Exchange>& exchange, model::Task task,
-           Outcome<EmbeddingCall<CallFormat>> outcome, Result result) {
+           const Outcome<EmbeddingCall<CallFormat>>& outcome, Result result) {
   if (const auto* error = std::get_if<ApiError>(&outcome)) {
     return exchange->respond(to_response(*error));
   }
@@ -104,19 +105,25 @@ void start(const Services& services, const std::shared_ptr<Exchange>& exchange, 
 }
 
 void embed(const Services& services, const std::shared_ptr<Exchange>& exchange) {
-  auto call = parse_embeddings(exchange->take_body(), services.clock.now());
-  const auto* const parsed = std::get_if<EmbeddingsCall>(&call);
-  const std::size_t texts = parsed == nullptr ? 0 : parsed->request->embedding->texts.size();
-  start(services, exchange, model::Task::kEmbed, std::move(call),
-        [texts](const std::string& name, const EmbeddingsFormat& format,
-                std::span<const float> values, const model::Usage& usage) {
-          return embeddings_result(name, format, values, texts, usage);
-        });
+  parse_body(services, exchange, [services, exchange](std::string_view body, TimePoint now) {
+    return [services, exchange, call = parse_embeddings(body, now)] {
+      const auto* const parsed = std::get_if<EmbeddingsCall>(&call);
+      const std::size_t texts = parsed == nullptr ? 0 : parsed->request->embedding->texts.size();
+      start(services, exchange, model::Task::kEmbed, call,
+            [texts](const std::string& name, const EmbeddingsFormat& format,
+                    std::span<const float> values, const model::Usage& usage) {
+              return embeddings_result(name, format, values, texts, usage);
+            });
+    };
+  });
 }
 
 void rerank(const Services& services, const std::shared_ptr<Exchange>& exchange) {
-  start(services, exchange, model::Task::kScore,
-        parse_rerank(exchange->take_body(), services.clock.now()), rerank_result);
+  parse_body(services, exchange, [services, exchange](std::string_view body, TimePoint now) {
+    return [services, exchange, call = parse_rerank(body, now)] {
+      start(services, exchange, model::Task::kScore, call, rerank_result);
+    };
+  });
 }
 
 }  // namespace
