@@ -139,6 +139,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     model::ModelOptions options;
     options.name = model.name();
     options.path = model.path();
+    options.instances = model.instances();
     options.max_sequences = model.max_sequences();
     if (model.has_context_tokens()) options.context_tokens = model.context_tokens();
     if (model.has_kv_tokens()) options.kv_tokens = model.kv_tokens();

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "agent/base/own_cgroup.h"
+
 namespace weir::admit {
 namespace {
 
@@ -42,37 +44,6 @@ std::optional<std::uint64_t> bytes_of(std::string_view meminfo, std::string_view
   return *kib * 1024;
 }
 
-struct CgroupPath {
-  std::filesystem::path mount;
-  std::filesystem::path own;  ///< below `mount`, or `mount` itself
-};
-
-/// Unset where there is no cgroup v2.
-std::optional<CgroupPath> own_cgroup(const std::string& root) {
-  const auto mounts = read_file(root + "/proc/self/mounts");
-  const auto cgroups = read_file(root + "/proc/self/cgroup");
-  if (!mounts.has_value() || !cgroups.has_value()) return std::nullopt;
-  std::string mount;
-  std::istringstream mount_lines(*mounts);
-  for (std::string line; mount.empty() && std::getline(mount_lines, line);) {
-    std::istringstream words(line);
-    std::string device;
-    std::string path;
-    std::string type;
-    if (words >> device >> path >> type && type == "cgroup2") mount = path;
-  }
-  if (mount.empty()) return std::nullopt;
-  std::istringstream cgroup_lines(*cgroups);
-  for (std::string line; std::getline(cgroup_lines, line);) {
-    constexpr std::string_view kV2 = "0::/";  // cgroups(7)
-    if (!line.starts_with(kV2)) continue;
-    const std::filesystem::path top = root + mount;
-    const std::string below = line.substr(kV2.size());
-    return CgroupPath{top, below.empty() ? top : top / below};
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Result<MemoryLeft> memory_left(const std::string& root) {
@@ -83,7 +54,7 @@ Result<MemoryLeft> memory_left(const std::string& root) {
   MemoryLeft least{*available, meminfo};
   const auto cgroup = own_cgroup(root);
   if (!cgroup.has_value()) return least;
-  for (std::filesystem::path at = cgroup->own;; at = at.parent_path()) {
+  for (const auto& at : cgroup->upwards()) {
     const std::string file = (at / "memory.max").string();
     const auto limit = read_number(file);
     const auto used = read_number((at / "memory.current").string());
@@ -91,8 +62,8 @@ Result<MemoryLeft> memory_left(const std::string& root) {
       const std::uint64_t left = *limit > *used ? *limit - *used : 0;
       if (left < least.bytes) least = {left, file};
     }
-    if (at == cgroup->mount || at == at.parent_path()) return least;
   }
+  return least;
 }
 
 Result<MemoryLeft> memory_limit(const std::string& root) {
@@ -103,12 +74,12 @@ Result<MemoryLeft> memory_limit(const std::string& root) {
   MemoryLeft least{*total, meminfo};
   const auto cgroup = own_cgroup(root);
   if (!cgroup.has_value()) return least;
-  for (std::filesystem::path at = cgroup->own;; at = at.parent_path()) {
+  for (const auto& at : cgroup->upwards()) {
     const std::string file = (at / "memory.max").string();
     const auto limit = read_number(file);
     if (limit.has_value() && *limit < least.bytes) least = {*limit, file};
-    if (at == cgroup->mount || at == at.parent_path()) return least;
   }
+  return least;
 }
 
 std::optional<std::string> pressure_file(const std::string& root) {

@@ -74,6 +74,9 @@ void check_texts(const std::string& path, const weir::v1::Model& model,
   const auto not_here = [&](bool given, std::string_view field) {
     if (given) problem(fmt::format("{}.{}", path, field), "applies to task generate only");
   };
+  if (model.has_instances()) {
+    problem(path + ".instances", "applies to task generate only: batch.instances does here");
+  }
   not_here(model.has_max_sequences(), "max_sequences");
   not_here(model.has_kv_tokens(), "kv_tokens");
   not_here(model.has_park_bytes(), "park_bytes");
@@ -109,6 +112,9 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
       if (given) problem(fmt::format("{}.{}", path, field), "does not apply to executor identity");
     };
     not_here(!model.path().empty(), "path");
+    if (model.has_instances()) {
+      problem(path + ".instances", "does not apply to executor identity: batch.instances does");
+    }
     not_here(model.has_max_sequences(), "max_sequences");
     not_here(model.has_context_tokens(), "context_tokens");
     not_here(model.has_kv_tokens(), "kv_tokens");

@@ -2,7 +2,6 @@
 #include "agent/config/field_rules.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -10,9 +9,9 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <thread>
 #include <vector>
 
+#include "agent/base/usable_cpus.h"
 #include "agent/config/problems.h"
 #include "weir/abi.h"
 
@@ -44,6 +43,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Service.backends", Range{1, WEIR_MAX_BACKENDS}, ""},
     {"weir.v1.Service.backup_backends", Range{0, WEIR_MAX_BACKENDS}, ""},
     {"weir.v1.Backend.weight", Range{0.01, 1000}, "1"},
+    {"weir.v1.Model.instances", Range{1, 64}, "1"},
     {"weir.v1.Model.max_sequences", Range{1, 256}, "8"},
     {"weir.v1.Model.context_tokens", Range{32, 1048576}, ""},
     {"weir.v1.Model.max_queue", Range{1, 1048576}, "256"},
@@ -109,11 +109,7 @@ std::string to_text(double value) {
 }
 
 std::string cpus_text(const FieldRule& rule, double share) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int counted = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-  const double cpus =
-      counted > 0 ? static_cast<double>(counted) : std::thread::hardware_concurrency();
+  const double cpus = usable_cpus();
   return to_text(std::clamp(std::floor(cpus * share), rule.range->min, rule.range->max));
 }
 

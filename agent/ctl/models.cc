@@ -38,6 +38,7 @@ constexpr const char* kFooter =
             ready     serves
             draining  finishes its requests, then unloads
             failed    the reason is below the table; tried again by requests, or when told
+  INSTANCES contexts over the one file in memory; "-": has no file
   RUNNING   requests that it works on; WAITING: for that
   MEMORY    set aside for what is loaded, against registry.memory_bytes; FILE: on disk; RESIDENT: of
             the file, in memory. --json has the parts: the mapped file, weights copied beside it, KV
@@ -191,8 +192,8 @@ Result<std::string> operate(const HttpTarget& target, const std::string& name,
 }  // namespace
 
 std::string models_text(const json::array& models) {
-  std::vector<Row> rows{
-      {"NAME", "STATE", "RUNNING", "WAITING", "MEMORY", "FILE", "RESIDENT", "LOADS", "USED"}};
+  std::vector<Row> rows{{"NAME", "STATE", "INSTANCES", "RUNNING", "WAITING", "MEMORY", "FILE",
+                         "RESIDENT", "LOADS", "USED"}};
   std::string reasons;
   for (const json::value& value : models) {
     if (!value.is_object()) continue;
@@ -201,7 +202,8 @@ std::string models_text(const json::array& models) {
     const auto count = [&](std::string_view key) {
       return fmt::format("{:.0f}", number(own, key));
     };
-    rows.push_back({text(model, "name"), state_text(own), count("requests_running"),
+    rows.push_back({text(model, "name"), state_text(own),
+                    own.contains("instances") ? count("instances") : "-", count("requests_running"),
                     count("requests_waiting"), bytes_text(number(own, "memory_bytes")),
                     bytes_text(number(own, "file_bytes")), resident_text(own), count("loads"),
                     own.contains("seconds_since_used") ? ago_text(number(own, "seconds_since_used"))

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include "agent/model/gguf_vetting.h"
@@ -20,13 +21,15 @@ namespace {
 // Files below load within a second or two from a disk; a progress line would be noise.
 constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
 
-// When every client is slow nothing tells that one of them reads again.
-constexpr Duration kRest = std::chrono::milliseconds(5);
-
 schedule::QueueOptions queue_options(const ModelOptions& options) {
   schedule::QueueOptions queue = options.queue;
   queue.all.max_requests = options.max_queue;
   return queue;
+}
+
+/// The kernel's limit is 15 characters.
+void name_this_thread(const std::string& name) {
+  pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
 }
 
 }  // namespace
@@ -35,12 +38,17 @@ Engine::Engine(ModelOptions options, const Clock& clock, schedule::TimerThread& 
                schedule::WorkerPool& workers, VersionHost* host)
     : options_(std::move(options)),
       clock_(clock),
-      queue_(RequestQueue::create(queue_options(options_), options_.max_sequences, clock, timers)),
+      queue_(RequestQueue::create(queue_options(options_),
+                                  std::size_t{options_.max_sequences} * options_.instances, clock,
+                                  timers, options_.instances)),
       workers_(workers),
       host_(host),
       load_wanted_(options_.preload) {
   info_.name = options_.name;
   info_.path = options_.path;
+  for (std::size_t i = 0; i < options_.instances; ++i) {
+    instances_.push_back(std::make_unique<EngineInstance>(i, *queue_, clock_, stopping_));
+  }
   if (host_ != nullptr) queue_->poke_when_idle();
   thread_ = std::jthread([this] { run(); });
 }
@@ -90,28 +98,33 @@ ModelInfo Engine::info() const {
   }
   if (file) info.memory.resident_bytes = file->recently_resident(clock_.now(), workers_);
   queue_->read(info);
+  for (const auto& instance : instances_) instance->read(info);
   return info;
 }
 
 void Engine::run() {
-  // The kernel's limit is 15 characters.
-  pthread_setname_np(pthread_self(), ("engine-" + options_.name).substr(0, 15).c_str());
-  while (!stopping_.load(std::memory_order_relaxed)) {
-    const bool something_runs = runner_ && runner_->running() > 0;
-    if (!runner_ && (take_load_wanted() || queue_->has_work())) {
-      if (!load()) break;
-    } else if (something_runs || (runner_ && queue_->has_work())) {
-      step();
-    } else if (!queue_->idle()) {
-      queue_->wait_for_work();  // prompts are being tokenized
-    } else if (queue_->retired()) {
-      break;
-    } else {
+  name_this_thread("engine-" + options_.name);
+  const bool loaded = wait_until_wanted() && load();
+  begun_.set_value(loaded);
+  if (loaded) {
+    instances_.front()->run([this] {
       if (host_ != nullptr) host_->idle(*this);
-      queue_->wait_for_work();
-    }
+    });
   }
+  others_.clear();
   stop();
+}
+
+bool Engine::wait_until_wanted() {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    if (take_load_wanted() || queue_->has_work()) return true;
+    if (queue_->idle()) {
+      if (queue_->retired()) return false;
+      if (host_ != nullptr) host_->idle(*this);
+    }
+    queue_->wait_for_work();
+  }
+  return false;
 }
 
 bool Engine::take_load_wanted() {
@@ -132,43 +145,63 @@ bool Engine::load() {
     ++info_.loads;
     stamp_ = file_stamp(options_.path);
   }
-  auto model = load_file();
+  auto contexts = load_file();
   const TimePoint loaded_at = clock_.now();
-  if (model) {
-    set_state(ModelInfo::State::kWarming);
-    if (host_ != nullptr) host_->loaded(*this);
-    if (Status warmed = warm_up(*model, stopping_); !warmed) model = std::move(warmed).error();
-  }
-  if (!model) {
-    fail_load(model.error());
+  if (!contexts) {
+    fail_load(contexts.error());
     return false;
   }
-  runner_ = std::make_unique<BatchRunner>(std::move(*model), clock_, stopping_,
-                                          RunnerOptions{options_.park_bytes, options_.prefix_reuse},
-                                          [this] { return queue_->most_urgent(); });
-  tokenizer_.emplace(*queue_, runner_->model(), workers_);
+  set_state(ModelInfo::State::kWarming);
+  if (host_ != nullptr) host_->loaded(*this);
+  if (Status made = make_instances(*std::move(contexts)); !made) {
+    fail_load(made.error());
+    return false;
+  }
+  const LoadedModel& model = instances_.front()->model();
+  tokenizer_.emplace(*queue_, model, workers_);
   ModelInfo info;
   {
     const std::lock_guard lock(mutex_);
     info_.state = ModelInfo::State::kReady;
     info_.load_progress = 1;
-    info_.parameters = runner_->model().parameters();
-    info_.context_tokens = runner_->model().context_tokens();
+    info_.parameters = model.parameters();
+    info_.context_tokens = model.context_tokens();
     info = info_;
   }
   const auto ms = [](Duration took) {
     return std::chrono::duration_cast<std::chrono::milliseconds>(took).count();
   };
   spdlog::info(
-      "model loaded name={} path={} ms={} warm_ms={} bytes={} parameters={} sequences={} "
-      "context_tokens={}",
+      "model loaded name={} path={} ms={} warm_ms={} bytes={} parameters={} instances={} "
+      "sequences={} context_tokens={}",
       info.name, info.path, ms(loaded_at - start), ms(clock_.now() - loaded_at), info.file_bytes,
-      info.parameters, options_.max_sequences, info.context_tokens);
+      info.parameters, options_.instances, options_.max_sequences, info.context_tokens);
   if (host_ != nullptr) host_->warmed(*this);
   return true;
 }
 
-Result<LoadedModel> Engine::load_file() {
+Status Engine::make_instances(std::vector<LoadedModel> contexts) {
+  const RunnerOptions runner{options_.park_bytes / options_.instances, options_.prefix_reuse};
+  for (std::size_t i = 0; i < contexts.size(); ++i) {
+    if (Status warmed = warm_up(contexts[i], stopping_); !warmed) return warmed;
+    instances_[i]->begin(std::move(contexts[i]), runner);
+  }
+  const std::shared_future<bool> begun = begun_.get_future();
+  try {
+    for (std::size_t i = 1; i < instances_.size(); ++i) {
+      others_.emplace_back([this, begun, i] {
+        name_this_thread(fmt::format("engine{}-{}", i, options_.name));
+        if (begun.get()) instances_[i]->run({});
+      });
+    }
+  } catch (const std::system_error& failure) {
+    return make_error(Code::kUnavailable, fmt::format("starting the threads of {} instances: {}",
+                                                      instances_.size(), failure.what()));
+  }
+  return {};
+}
+
+Result<std::vector<LoadedModel>> Engine::load_file() {
   const auto reserve = [this](std::uint64_t bytes) -> Status {
     if (host_ == nullptr) return {};
     Status reserved = host_->reserve(*this, bytes);
@@ -188,9 +221,14 @@ Result<LoadedModel> Engine::load_file() {
   auto weights = LoadedModel::load_weights(
       options_, *file, [this](float progress) { return on_progress(progress); });
   if (!weights) return std::move(weights).error();
-  auto model = LoadedModel::make(*weights, options_);
-  if (!model) return std::move(model).error();
-  MemoryReading memory = model->context_memory();
+  std::vector<LoadedModel> contexts;
+  MemoryReading memory;
+  for (std::size_t i = 0; i < instances_.size(); ++i) {
+    auto model = LoadedModel::make(*weights, options_);
+    if (!model) return std::move(model).error();
+    memory.add(model->context_memory());
+    contexts.push_back(std::move(*model));
+  }
   memory.mapped_bytes = weights->file_bytes;
   memory.copied_bytes = weights->copied_bytes;
   // Every context computes with something: this libllama words its log in another way.
@@ -200,7 +238,7 @@ Result<LoadedModel> Engine::load_file() {
   info_.memory = memory;
   if (weights->thin) ++info_.thin_loads;
   file_ = weights->file;
-  return model;
+  return contexts;
 }
 
 void Engine::fail_load(const Error& error) {
@@ -236,55 +274,14 @@ bool Engine::on_progress(float progress) {
   return !stopping_.load(std::memory_order_relaxed);
 }
 
-void Engine::step() {
-  StepReport report;
-  runner_->let_go(report);
-  settle(report);
-  std::vector<Taken> taken = queue_->take(runner_->room(queue_->most_urgent()));
-  {
-    const std::lock_guard lock(mutex_);
-    info_.running = static_cast<std::uint32_t>(runner_->running() + taken.size());
-  }
-  for (Taken& one : taken) {
-    runner_->admit(std::move(one), report);
-  }
-  settle(report);  // nobody who has ended waits for a decode of the others
-  runner_->step(report);
-  settle(report);
-  if (runner_->running() > 0 && runner_->running() == runner_->resting()) {
-    queue_->rest(kRest, runner_->room(queue_->most_urgent()) > 0);
-  }
-}
-
-void Engine::settle(StepReport& report) {
-  {
-    const std::lock_guard lock(mutex_);
-    info_.prompt_tokens += report.prompt_tokens;
-    info_.completion_tokens += report.completion_tokens;
-    info_.decode_steps += report.decode_steps;
-    info_.decode_aborts += report.decode_aborts;
-    info_.running = runner_ ? static_cast<std::uint32_t>(runner_->running()) : 0;
-    info_.resting = runner_ ? static_cast<std::uint32_t>(runner_->resting()) : 0;
-    if (runner_) info_.engine = runner_->reading();
-  }
-  queue_->settle(report.ended);
-  report = {};
-}
-
 void Engine::stop() {
   const Error error = make_error(Code::kUnavailable, "the agent is stopping");
   queue_->retire(/*if_idle=*/false);
-  StepReport report;
-  if (runner_) {
-    runner_->fail_all(error, report);
-  }
-  settle(report);
+  for (const auto& instance : instances_) instance->end(error);
   queue_->fail_waiting(error);
   tokenizer_.reset();
-  runner_.reset();
   {
     const std::lock_guard lock(mutex_);
-    info_.engine.clear_gauges();
     info_.memory = {};
     file_.reset();
   }

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One version of a model and its engine thread: requests wait in a RequestQueue, the thread loads
-// and warms the model when the first one comes, and decodes as many together as there are
-// sequences. Prompts are tokenized while they wait, not on this thread (prompt_tokenizer.h). It is
-// loaded once at most: whoever wants it again makes another one (managed_model.h).
+// One version of a model and its engine threads: requests wait in a RequestQueue, one thread loads
+// and warms the model when the first one comes, and each instance of it (engine_instance.h) decodes
+// on a thread of its own, the first one on that which has loaded. Instances share the weights and
+// the queue, nothing else. Prompts are tokenized while they wait, not on these threads
+// (prompt_tokenizer.h). It is loaded once at most: whoever wants it again makes another one
+// (managed_model.h).
 //
 // Thread-safe: submit(), begin_drain(), wait_idle(), info() and predicted_wait() from any thread;
-// none of them waits for the model. Owns model and thread, and shares the queue; a request that
+// none of them waits for the model. Owns model and threads, and shares the queue; a request that
 // outlives it may still be cancelled. Every accepted request's listener hears exactly one end,
 // outside every lock; the destructor ends what is left with kUnavailable. A failed load ends the
-// requests that waited for it, and the thread; submits are refused from then on.
+// requests that waited for it, and the thread; submits are refused from then on. A decode that
+// fails ends the requests of its instance only.
 #pragma once
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -22,7 +26,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
-#include "agent/model/batch_runner.h"
+#include "agent/model/engine_instance.h"
 #include "agent/model/file_stamp.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
@@ -61,17 +65,19 @@ class Engine final : public ModelVersion {
 
  private:
   void run();
+  /// False: nobody will any more.
+  [[nodiscard]] bool wait_until_wanted();
   /// False: it failed, and the thread is to end.
   bool load();
-  Result<LoadedModel> load_file();
+  /// A context for each instance.
+  Result<std::vector<LoadedModel>> load_file();
+  /// Warms the contexts, and makes a thread for each but the first, which wait for begun_.
+  Status make_instances(std::vector<LoadedModel> contexts);
   void fail_load(const Error& error);
   void set_state(ModelInfo::State state);
   bool on_progress(float progress);
-  void step();
   void stop();
   [[nodiscard]] bool take_load_wanted();
-  /// Counts what is in the report, tells the listeners, and empties it. Not under the lock.
-  void settle(StepReport& report);
 
   // Constant after construction.
   const ModelOptions options_;
@@ -80,22 +86,24 @@ class Engine final : public ModelVersion {
   schedule::WorkerPool& workers_;
   VersionHost* const host_;  ///< may be null
 
-  // Engine thread only.
-  std::unique_ptr<BatchRunner> runner_;       ///< null until loaded
-  std::optional<PromptTokenizer> tokenizer_;  ///< unset until then
-  bool no_memory_ = false;                    ///< why the load failed
-  int logged_tenths_ = 0;                     ///< of the load in progress
+  // The first thread only, but for what others may do with an instance.
+  std::vector<std::unique_ptr<EngineInstance>> instances_;  ///< never changes after construction
+  std::optional<PromptTokenizer> tokenizer_;                ///< unset until loaded
+  std::promise<bool> begun_;  ///< true: the others are to run; false, or broken: to end
+  bool no_memory_ = false;    ///< why the load failed
+  int logged_tenths_ = 0;     ///< of the load in progress
 
-  std::atomic<bool> stopping_{false};  ///< read by the abort callback
+  std::atomic<bool> stopping_{false};  ///< read by the abort callbacks
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  ModelInfo info_;  ///< all but what the queue knows
+  ModelInfo info_;  ///< all but what queue and instances know
   std::optional<FileStamp> stamp_;
   std::shared_ptr<ModelFile> file_;  ///< null: nothing is loaded
   bool load_wanted_ = false;         ///< load without a request
 
-  std::jthread thread_;  // last: runs while the rest lives
+  std::vector<std::jthread> others_;  ///< of the other instances; the first thread's
+  std::jthread thread_;               // last: runs while the rest lives
 };
 
 }  // namespace weir::model

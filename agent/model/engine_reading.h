@@ -39,6 +39,19 @@ struct EngineReading {
   }
 };
 
+/// What one of several contexts of a model does.
+struct InstanceReading {
+  std::uint32_t running = 0;            ///< requests
+  std::uint64_t decode_steps = 0;       ///< cumulative
+  std::uint64_t completion_tokens = 0;  ///< cumulative
+
+  void add(const InstanceReading& other) {
+    running += other.running;
+    decode_steps += other.decode_steps;
+    completion_tokens += other.completion_tokens;
+  }
+};
+
 inline void EngineReading::add(const EngineReading& other) {
   kv_cells += other.kv_cells;
   kv_cells_in_use += other.kv_cells_in_use;

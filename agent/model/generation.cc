@@ -110,6 +110,10 @@ void ModelInfo::add_counts(const ModelInfo& version) {
     if (!batches) batches.emplace();
     batches->add(*version.batches);
   }
+  if (instances.size() < version.instances.size()) instances.resize(version.instances.size());
+  for (std::size_t i = 0; i < version.instances.size(); ++i) {
+    instances[i].add(version.instances[i]);
+  }
 }
 
 std::string_view to_string(ModelInfo::State state) {

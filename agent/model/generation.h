@@ -233,6 +233,7 @@ struct ModelInfo {
   std::uint64_t decode_steps = 0;
   std::uint64_t decode_aborts = 0;                ///< by cancelled or more urgent requests
   EngineReading engine;                           ///< of generation only
+  std::vector<InstanceReading> instances;         ///< of generation only, in the order of numbers
   std::optional<schedule::BatchReading> batches;  ///< one-shot work only
 
   /// Adds what an earlier or another version of the same model counts, requests in progress

@@ -30,8 +30,9 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   MemoryReading memory;
   memory.mapped_bytes = file.bytes;
   memory.copied_bytes = options.repack ? file.repacked_bytes : 0;
-  memory.kv_bytes = cells * shape.kv_cell_bytes;
-  memory.output_bytes = sequences * shape.vocabulary * sizeof(float);
+  memory.kv_bytes = options.instances * cells * shape.kv_cell_bytes;
+  const std::uint64_t logits = sequences * shape.vocabulary * sizeof(float);
+  memory.output_bytes = options.instances * logits;
   // Live at once in a step: for each token two vectors of the feed-forward part, half a dozen of
   // the model's width, and which cells it sees; keys times queries; the logits.
   const std::uint64_t vectors = sizeof(float) * (2 * shape.inner_width + 6 * shape.width);
@@ -39,8 +40,8 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
       choose_attention(static_cast<std::uint32_t>(shape.head_size),
                        static_cast<std::uint32_t>(shape.heads), seen, kStepTokens);
   const std::uint64_t mask = seen * attention.mask_bytes;
-  memory.compute_bytes =
-      attention.pass_tokens * (vectors + mask) + attention.product_bytes + memory.output_bytes;
+  memory.compute_bytes = options.instances * (attention.pass_tokens * (vectors + mask) +
+                                              attention.product_bytes + logits);
   return memory;
 }
 

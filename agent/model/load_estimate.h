@@ -13,7 +13,7 @@
 
 namespace weir::model {
 
-/// What one context over the file will have; the numbers that libllama will not tell before the
+/// What the instances over the file will have; the numbers that libllama will not tell before the
 /// load has been done. Within a few percent of what it then says (tests/unit/model).
 [[nodiscard]] MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& file);
 

@@ -3,16 +3,15 @@
 
 #include <fmt/format.h>
 #include <malloc.h>
-#include <sched.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <exception>
 #include <memory>
 #include <string_view>
-#include <thread>
 #include <utility>
 
+#include "agent/base/usable_cpus.h"
 #include "agent/model/attention.h"
 #include "agent/model/gguf_vetting.h"
 #include "agent/model/llama_log.h"
@@ -24,14 +23,6 @@ namespace {
 
 // Of the progress of a load: most of it on a cold file, and quickly passed on a warm one.
 constexpr double kPrefetchShare = 0.9;
-
-std::uint32_t usable_cpus() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) {
-    return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
-  }
-  return std::max(1U, std::thread::hardware_concurrency());
-}
 
 bool on_progress(float progress, void* user_data) {
   return (*static_cast<const LoadedModel::Progress*>(user_data))(progress);
@@ -171,11 +162,11 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
 
 std::uint32_t default_threads(std::uint64_t file_bytes, std::uint32_t cpus) {
   const std::uint64_t useful = std::max<std::uint64_t>(1, file_bytes / kBytesPerThread);
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(useful, cpus));
+  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(cpus, 1, useful));
 }
 
 std::uint32_t threads_of(const ModelOptions& options, std::uint64_t file_bytes) {
-  return options.threads.value_or(default_threads(file_bytes, usable_cpus()));
+  return options.threads.value_or(default_threads(file_bytes, usable_cpus() / options.instances));
 }
 
 LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,

@@ -47,18 +47,22 @@ struct ModelOptions {
   Task task = Task::kGenerate;
   std::uint32_t max_batch_tokens = kDefaultBatchTokens;  ///< of the texts computed together; >= 1
   bool instance_per_thread =
-      false;                        ///< in place of batch.instances: with task other than kGenerate
-  std::string path;                 ///< a GGUF file; need not exist before the load
-  std::uint32_t max_sequences = 8;  ///< decoded together; 1..256
+      false;         ///< in place of batch.instances: with task other than kGenerate
+  std::string path;  ///< a GGUF file; need not exist before the load
+  /// Contexts over the file, each with a thread and sequences of its own; 1..64. Task other than
+  /// kGenerate: 1, that is batch.instances then.
+  std::uint32_t instances = 1;
+  std::uint32_t max_sequences = 8;              ///< decoded together, by each instance; 1..256
   std::optional<std::uint32_t> context_tokens;  ///< per sequence, 32..1048576; unset: as trained
-  /// KV cells in all, >= context_tokens. Unset, or as many as max_sequences x context_tokens:
-  /// these, reserved by sequence; fewer: one pool (kv_store.h).
+  /// KV cells of an instance, >= context_tokens. Unset, or as many as max_sequences x
+  /// context_tokens: these, reserved by sequence; fewer: one pool (kv_store.h).
   std::optional<std::uint32_t> kv_tokens;
-  std::uint64_t park_bytes = kDefaultParkBytes;  ///< for copies of sequences that make room
+  /// For copies of sequences that make room, of all instances together.
+  std::uint64_t park_bytes = kDefaultParkBytes;
   bool prefix_reuse = true;       ///< do not compute again what prompts have in common
   std::uint32_t max_queue = 256;  ///< requests waiting for a sequence; 1..1048576
-  /// 1..1024. Unset: the CPUs this process may use, but no more than one per kBytesPerThread of the
-  /// file.
+  /// Of each instance; 1..1024. Unset: its share of the CPUs this process may use, at least one,
+  /// but no more than one per kBytesPerThread of the file.
   std::optional<std::uint32_t> threads;
   bool preload = false;  ///< load at start, not at the first request
   /// Unload after so long without a request; zero: as soon as there is none. Unset: never.

@@ -33,7 +33,11 @@ ManagedModel::ManagedModel(ModelOptions options, const Shared& shared)
   counts_.name = options_.name;
   counts_.path = options_.path;
   counts_.task = options_.task;
-  if (options_.task != Task::kGenerate) counts_.batches.emplace();
+  if (options_.task == Task::kGenerate) {
+    counts_.instances.resize(options_.instances);
+  } else {
+    counts_.batches.emplace();
+  }
   if (const auto file = file_stamp(options_.path)) {
     counts_.file_bytes = static_cast<std::uint64_t>(file->bytes);
     counts_.created_unix_seconds = file->modified_unix_seconds();

@@ -74,7 +74,8 @@ Status validate(const ModelOptions& options) {
   const std::uint32_t most_texts =
       options.task == Task::kGenerate ? 4096 : static_cast<std::uint32_t>(kMostTextsPerCall);
   for (Status status :
-       {in_range(options, "max_sequences", options.max_sequences, 1, 256),
+       {in_range(options, "instances", options.instances, 1, 64),
+        in_range(options, "max_sequences", options.max_sequences, 1, 256),
         in_range(options, "context_tokens", options.context_tokens, 32, kMostContextTokens),
         in_range(options, "max_queue", options.max_queue, 1, 1048576),
         in_range(options, "threads", options.threads, 1, 1024),

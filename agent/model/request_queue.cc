@@ -36,19 +36,21 @@ std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint
 
 std::shared_ptr<RequestQueue> RequestQueue::create(schedule::QueueOptions options,
                                                    std::size_t concurrency, const Clock& clock,
-                                                   schedule::TimerThread& timers) {
+                                                   schedule::TimerThread& timers,
+                                                   std::size_t takers) {
   return std::shared_ptr<RequestQueue>(
-      new RequestQueue(std::move(options), concurrency, clock, timers));
+      new RequestQueue(std::move(options), concurrency, clock, timers, takers));
 }
 
 RequestQueue::RequestQueue(schedule::QueueOptions options, std::size_t concurrency,
-                           const Clock& clock, schedule::TimerThread& timers)
+                           const Clock& clock, schedule::TimerThread& timers, std::size_t takers)
     : concurrency_(concurrency),
       clock_(clock),
       timers_(timers),
       queue_(std::move(options)),
       rate_(clock),
-      idle_since_(clock.now()) {}
+      idle_since_(clock.now()),
+      takers_(takers) {}
 
 std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> request) {
   const schedule::QueueKey key{request->priority, request->deadline, request->tenant,
@@ -79,7 +81,7 @@ std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> r
     ++outstanding_;
     arm_locked();
     prepare = prepare_;
-    if (!prepare) work_.notify_one();
+    if (!prepare) wake_one_locked();
   }
   // Not under the lock: it calls at once when cancel() came first.
   submitted->set_canceller([weak = weak_from_this(), ticket] {
@@ -119,7 +121,7 @@ void RequestQueue::prepared(Ticket ticket, Result<std::vector<std::int32_t>> pro
       const std::uint64_t tokens = prompt->size() + waiting->request->max_tokens;
       waiting->prompt = *std::move(prompt);
       queue_.make_ready(now, ticket, tokens);
-      work_.notify_one();
+      wake_one_locked();
       return;
     }
     std::vector<Waiting> unfit;
@@ -192,8 +194,9 @@ void RequestQueue::cancelled(Ticket ticket) {
     auto waiting = queue_.remove(ticket);
     if (!waiting) {
       // It is worked on, or was: who rests because of it should look.
-      poked_ = true;
-      work_.notify_one();
+      for (Taker& taker : takers_) {
+        if (taker.held > 0) poke_locked(taker);
+      }
       return;
     }
     ++cancelled_;
@@ -211,8 +214,8 @@ void RequestQueue::begin_drain() {
 bool RequestQueue::retire(bool if_idle) {
   const std::lock_guard lock(mutex_);
   if (if_idle && outstanding_ > 0) return false;
-  retired_ = poke_when_idle_ = poked_ = true;
-  work_.notify_one();
+  retired_ = true;
+  poke_all_locked();
   return true;
 }
 
@@ -258,8 +261,9 @@ std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) c
   return first + rate_.drain_time(queue_.ahead(level)).value_or(Duration::zero());
 }
 
-std::optional<std::int32_t> RequestQueue::most_urgent() const {
+std::optional<std::int32_t> RequestQueue::most_urgent(std::size_t taker) const {
   const std::lock_guard lock(mutex_);
+  if (share_locked(takers_[taker]) == 0) return std::nullopt;
   for (std::int32_t level = 0; level < schedule::kLevels; ++level) {
     if (queue_.load(level).requests > 0) return level;
   }
@@ -295,31 +299,74 @@ void RequestQueue::read(ModelInfo& info) const {
 
 void RequestQueue::poke() {
   const std::lock_guard lock(mutex_);
-  poked_ = true;
-  work_.notify_one();
+  poke_all_locked();
 }
 
-void RequestQueue::wait_for_work() {
+void RequestQueue::poke_all_locked() {
+  for (Taker& taker : takers_) poke_locked(taker);
+}
+
+void RequestQueue::poke_locked(Taker& taker) {
+  taker.poked = true;
+  taker.wake.notify_one();
+}
+
+void RequestQueue::wake_one_locked() {
+  Taker* chosen = nullptr;
+  for (Taker& taker : takers_) {
+    if (!taker.waits || taker.woken) continue;
+    if (chosen == nullptr || taker.held < chosen->held) chosen = &taker;
+  }
+  if (chosen == nullptr) return;  // whoever is busy looks by itself, before its next round
+  chosen->woken = true;
+  chosen->wake.notify_one();
+}
+
+std::size_t RequestQueue::share_locked(const Taker& taker) const {
+  const std::size_t all = held_ + queue_.ready();
+  const std::size_t share = (all + takers_.size() - 1) / takers_.size();
+  return share > taker.held ? share - taker.held : 0;
+}
+
+bool RequestQueue::comes_locked(Taker& taker) const {
+  if (taker.poked || (taker.waits && has_work_locked())) return true;
+  taker.woken = false;  // the request has left already: the next one wakes anew
+  return false;
+}
+
+void RequestQueue::wait_for_work(std::size_t taker) {
   std::unique_lock lock(mutex_);
-  rate_.set_busy(false);
-  work_.wait(lock, [this] { return poked_ || has_work_locked(); });
-  poked_ = false;
+  Taker& self = takers_[taker];
+  self.busy = false;
+  rate_.set_busy(
+      std::any_of(takers_.begin(), takers_.end(), [](const Taker& one) { return one.busy; }));
+  self.waits = true;
+  self.wake.wait(lock, [&] { return comes_locked(self); });
+  self.waits = self.woken = self.poked = false;
 }
 
-void RequestQueue::rest(Duration longest, bool for_requests) {
+void RequestQueue::rest(Duration longest, bool for_requests, std::size_t taker) {
   std::unique_lock lock(mutex_);
-  work_.wait_for(lock, longest, [&] { return poked_ || (for_requests && has_work_locked()); });
-  poked_ = false;
+  Taker& self = takers_[taker];
+  self.waits = for_requests;
+  self.wake.wait_for(lock, longest, [&] { return comes_locked(self); });
+  self.waits = self.woken = self.poked = false;
 }
 
-std::vector<Taken> RequestQueue::take(std::size_t most) {
+std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t taker) {
   std::vector<Taken> all;
   std::vector<Outcome> late;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     late = end_waiting_locked(queue_.expire(now), Error{}, now);
-    while (all.size() < most) {
+    Taker& self = takers_[taker];
+    std::size_t share = share_locked(self);
+    // Whose turn it is may be in a long step: then the second look is long enough for him.
+    const bool stands_back = share == 0 && most > 0 && queue_.ready() > 0;
+    if (stands_back && self.stood_back) share = 1;
+    self.stood_back = stands_back && !self.stood_back;
+    while (all.size() < std::min(most, share)) {
       auto popped = queue_.pop(now);
       if (!popped) break;
       queue_wait_.add(now - popped->pushed);
@@ -328,6 +375,8 @@ std::vector<Taken> RequestQueue::take(std::size_t most) {
                      popped->tokens});
     }
     held_ += all.size();
+    self.held += all.size();
+    self.busy = true;
     rate_.set_busy(true);
     arm_locked();
   }
@@ -335,12 +384,13 @@ std::vector<Taken> RequestQueue::take(std::size_t most) {
   return all;
 }
 
-void RequestQueue::settle(const std::vector<Outcome>& outcomes) {
+void RequestQueue::settle(const std::vector<Outcome>& outcomes, std::size_t taker) {
   if (outcomes.empty()) return;
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     held_ -= outcomes.size();
+    takers_[taker].held -= outcomes.size();
     for (const Outcome& outcome : outcomes) {
       const Taken& taken = outcome.of;
       const Error* error = std::get_if<Error>(&outcome.result);
@@ -455,9 +505,11 @@ void RequestQueue::finish(const std::vector<Outcome>& outcomes) {
   if (outstanding_ > 0) return;
   idle_since_ = clock_.now();
   idle_.notify_all();
-  if (!poke_when_idle_) return;
-  poked_ = true;
-  work_.notify_one();
+  if (retired_) {
+    poke_all_locked();  // who may end now
+  } else if (poke_when_idle_) {
+    poke_locked(takers_.front());
+  }
 }
 
 }  // namespace weir::model

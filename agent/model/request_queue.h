@@ -3,7 +3,11 @@
 // The requests of one model, from their acceptance to their end: what waits, in the order of a
 // FairQueue, and the count of what is worked on. Refuses what does not fit or cannot be in time.
 // Whoever waits leaves at once when it is cancelled, on the canceller's thread, and at its
-// deadline, on the timer's, whatever the executor's thread is doing.
+// deadline, on the timer's, whatever those who execute are doing.
+//
+// There are one or more takers, numbered from 0: each takes requests, works on them, and settles
+// them. Who holds fewer gets the next one, and who holds none gets it at once; nobody leaves a
+// request for longer than one round of its own to another one that holds fewer and does not come.
 //
 // A request that waits is prepared once, beside the executor: it has its place from the start, and
 // can be taken when its prompt has become tokens.
@@ -17,6 +21,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -69,10 +74,12 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// once for each request, on the thread that submits it.
   using Prepare = std::function<void(Ticket ticket, const GenerationRequest& request)>;
 
-  /// `concurrency`: how many requests the executor works on at the same time; >= 1.
+  /// `concurrency`: how many requests all takers together work on at the same time; >= 1. `takers`:
+  /// >= 1.
   static std::shared_ptr<RequestQueue> create(schedule::QueueOptions options,
                                               std::size_t concurrency, const Clock& clock,
-                                              schedule::TimerThread& timers);
+                                              schedule::TimerThread& timers,
+                                              std::size_t takers = 1);
 
   // ---- any thread ------------------------------------------------------------------------------
 
@@ -84,7 +91,7 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
 
   /// Every submit is refused, and not counted, from now on: the caller has another queue to go to.
   /// With `if_idle` only when no accepted request is unfinished; otherwise nothing happens and this
-  /// is false. Pokes the executor, which may end once idle() is true.
+  /// is false. Pokes the takers, who may end once idle() is true.
   bool retire(bool if_idle);
   [[nodiscard]] bool retired() const;
 
@@ -94,7 +101,7 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   [[nodiscard]] std::optional<TimePoint> idle_since() const;
   /// Whether anything was ever accepted.
   [[nodiscard]] bool served() const;
-  /// From now on the executor is poked whenever the last request has ended.
+  /// From now on taker 0 is poked whenever the last request has ended.
   void poke_when_idle();
 
   /// Waits until every accepted request has ended; false when `deadline` (real time) came first.
@@ -117,30 +124,31 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// Whether there is something to take; until prepare_with(), whether something waits.
   [[nodiscard]] bool has_work() const;
 
-  /// The level from which take() would give the first request; unset: there is none.
-  [[nodiscard]] std::optional<std::int32_t> most_urgent() const;
+  /// The level from which take() would give this taker the first request; unset: there is none, or
+  /// it is somebody else's turn.
+  [[nodiscard]] std::optional<std::int32_t> most_urgent(std::size_t taker = 0) const;
 
   /// Fills in what is known here: gauges and counters of requests, all but `running` and `resting`.
   void read(ModelInfo& info) const;
 
-  /// Ends a wait_for_work() or rest(), or the next one if there is none now.
+  /// Ends each taker's wait_for_work() or rest(), or its next one if there is none now.
   void poke();
 
-  // ---- the executor's thread -------------------------------------------------------------------
+  // ---- a taker's thread ------------------------------------------------------------------------
 
-  /// Blocks until has_work() or poke(). What the executor does between two calls of this is
-  /// its busy time. Precondition: nothing taken is unsettled.
-  void wait_for_work();
+  /// Blocks until has_work() or poke(). What a taker does between two calls of this is its busy
+  /// time. Precondition: nothing that it took is unsettled.
+  void wait_for_work(std::size_t taker = 0);
 
   /// Blocks until poke(), until `longest` is over or, with `for_requests`, until has_work().
-  void rest(Duration longest, bool for_requests);
+  void rest(Duration longest, bool for_requests, std::size_t taker = 0);
 
-  /// At most `most` requests in their order.
-  [[nodiscard]] std::vector<Taken> take(std::size_t most);
+  /// At most `most` requests in their order, and no more than leaves the others their share.
+  [[nodiscard]] std::vector<Taken> take(std::size_t most, std::size_t taker = 0);
 
-  /// Requests that were taken have ended: counts them, charges their tenants with what they were
-  /// served, and tells the listeners.
-  void settle(const std::vector<Outcome>& outcomes);
+  /// Requests that this taker took have ended: counts them, charges their tenants with what they
+  /// were served, and tells the listeners.
+  void settle(const std::vector<Outcome>& outcomes, std::size_t taker = 0);
 
   /// Ends whoever's deadline has passed. Done by the timer too.
   void expire();
@@ -158,8 +166,18 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   void close();
 
  private:
+  struct Taker {
+    std::condition_variable wake;  ///< its turn to take, or poked
+    bool waits = false;            ///< for requests
+    bool woken = false;            ///< waits, and was told of one
+    bool poked = false;
+    bool busy = false;
+    bool stood_back = false;  ///< left what there was to others the last time
+    std::size_t held = 0;     ///< taken and not settled
+  };
+
   RequestQueue(schedule::QueueOptions options, std::size_t concurrency, const Clock& clock,
-               schedule::TimerThread& timers);
+               schedule::TimerThread& timers, std::size_t takers);
 
   void cancelled(Ticket ticket);
   [[nodiscard]] std::optional<Refusal> refusal_locked(const GenerationRequest& request,
@@ -171,6 +189,14 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// Of a request that comes last of its level.
   [[nodiscard]] std::optional<Duration> expected_wait_locked(std::int32_t level) const;
   [[nodiscard]] bool has_work_locked() const;
+  /// One of those who wait, if any does, is to come for a request.
+  void wake_one_locked();
+  /// Whether its wait is over.
+  [[nodiscard]] bool comes_locked(Taker& taker) const;
+  void poke_locked(Taker& taker);
+  void poke_all_locked();
+  /// So many requests are this taker's, if all are to hold the same number.
+  [[nodiscard]] std::size_t share_locked(const Taker& taker) const;
   void arm_locked();
   void count_locked(const GenerationRequest& request, const Error* error, TimePoint now);
   /// Counts requests that never left the queue; their listeners are to be told, then finish().
@@ -185,7 +211,6 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   schedule::TimerThread& timers_;
 
   mutable std::mutex mutex_;
-  std::condition_variable work_;  ///< executor: has_work(), or poked_
   std::condition_variable idle_;  ///< wait_idle(): outstanding_ became 0
   // Guarded by mutex_.
   Queue queue_;
@@ -197,10 +222,10 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   bool draining_ = false;
   bool retired_ = false;
   bool poke_when_idle_ = false;
-  TimePoint idle_since_;  ///< when outstanding_ became 0 last
-  bool poked_ = false;
+  TimePoint idle_since_;      ///< when outstanding_ became 0 last
+  std::deque<Taker> takers_;  ///< never grows after construction
   bool closed_ = false;
-  std::size_t held_ = 0;         ///< taken and not settled
+  std::size_t held_ = 0;         ///< taken and not settled, by all takers
   std::size_t outstanding_ = 0;  ///< accepted, and its listener has not heard the end
   // Cumulative.
   std::uint64_t accepted_ = 0;

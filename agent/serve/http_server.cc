@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/base/usable_cpus.h"
 #include "agent/schedule/wake_later.h"
 #include "agent/serve/handlers.h"
 #include "agent/serve/http_session.h"
@@ -158,8 +159,8 @@ class HttpServer::Impl final : public ServerState {
 
   Status listen() {
     endpoint_ = shared_.options.listen;
-    const unsigned threads = shared_.options.io_threads.value_or(
-        std::clamp(std::thread::hardware_concurrency() / 2, 1U, 256U));
+    const unsigned threads =
+        shared_.options.io_threads.value_or(std::clamp(usable_cpus() / 2, 1U, 256U));
     if (endpoint_.port != 0 && !shared_.options.share_port) {
       // SO_REUSEPORT would let a second agent share the port unnoticed: ask once without it.
       asio::io_context context;

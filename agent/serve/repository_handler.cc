@@ -62,6 +62,7 @@ json::object entry_json(const ModelInfo& info) {
   own["disabled"] = info.disabled;
   own["load_progress"] = info.load_progress;
   if (info.successor_progress) own["replacement_progress"] = *info.successor_progress;
+  if (!info.instances.empty()) own["instances"] = info.instances.size();
   own["requests_running"] = info.running;
   own["requests_waiting"] = info.queued;
   own["file_bytes"] = info.file_bytes;

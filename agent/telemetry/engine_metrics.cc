@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/telemetry/engine_metrics.h"
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "agent/telemetry/catalogue.h"
 
 namespace weir::telemetry {
 
 using model::EngineReading;
+using model::InstanceReading;
 using model::ModelInfo;
 
 void render_engine_metrics(PrometheusText& out, std::span<const ModelInfo> models) {
@@ -34,6 +37,18 @@ void render_engine_metrics(PrometheusText& out, std::span<const ModelInfo> model
   render(kModelPrefixHits, &EngineReading::prefix_hits);
   render(kModelPrefixTokens, &EngineReading::prefix_tokens);
   render(kModelKeptEvictions, &EngineReading::kept_evictions);
+  const auto render_each = [&](Metric metric, auto InstanceReading::*field) {
+    out.family(kCatalogue[metric]);
+    for (const ModelInfo& info : models) {
+      for (std::size_t i = 0; i < info.instances.size(); ++i) {
+        out.sample({{"model", info.name}, {"instance", std::to_string(i)}},
+                   std::uint64_t{info.instances[i].*field});
+      }
+    }
+  };
+  render_each(kModelInstanceRunning, &InstanceReading::running);
+  render_each(kModelInstanceDecodeSteps, &InstanceReading::decode_steps);
+  render_each(kModelInstanceCompletionTokens, &InstanceReading::completion_tokens);
 }
 
 }  // namespace weir::telemetry

@@ -49,6 +49,8 @@ TEST(BatchRules, EachExecutorHasItsOwnFields) {
               HasSubstr("models[0].max_sequences: does not apply"));
   EXPECT_THAT(problem(with_model("executor: identity, preload: true")),
               HasSubstr("models[0].preload: does not apply"));
+  EXPECT_THAT(problem(with_model("executor: identity, instances: 2")),
+              HasSubstr("instances: does not apply to executor identity: batch.instances does"));
   EXPECT_THAT(problem(with_model("executor: identity, trial: never")),
               HasSubstr("models[0].trial: does not apply"));
   EXPECT_THAT(problem(with_model("executor: llama")), HasSubstr("models[0].path: is missing"));
@@ -124,6 +126,9 @@ TEST(BatchRules, TextsAreBatchedAsLearnedUnlessTheFileSaysOtherwise) {
 TEST(BatchRules, EachTaskHasItsOwnFields) {
   EXPECT_THAT(problem(with_model("path: weir.yaml, task: embed, max_sequences: 3")),
               HasSubstr("models[0].max_sequences: applies to task generate only"));
+  EXPECT_THAT(
+      problem(with_model("path: weir.yaml, task: embed, instances: 2")),
+      HasSubstr("models[0].instances: applies to task generate only: batch.instances does"));
   EXPECT_THAT(problem(with_model("path: weir.yaml, task: score, prefix_reuse: false")),
               HasSubstr("models[0].prefix_reuse: applies to task generate only"));
   EXPECT_THAT(problem(with_model("path: weir.yaml, task: embed, batch: {max_batch_size: 257}")),

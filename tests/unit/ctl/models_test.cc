@@ -12,7 +12,8 @@ namespace {
 
 TEST(Models, TableSaysWhatEachDoesAndWhyNot) {
   const auto models = boost::json::parse(R"([
-    {"name":"a","state":"READY","reason":"","weir":{"state":"ready","requests_running":2,
+    {"name":"a","state":"READY","reason":"","weir":{"state":"ready","instances":2,
+     "requests_running":2,
      "requests_waiting":3,"memory_bytes":2621440,"file_bytes":1024,"loads":4,
      "memory":{"mapped_bytes":1024,"resident_bytes":256},"seconds_since_used":0}},
     {"name":"long-name","state":"LOADING","reason":"","weir":{"state":"loading",
@@ -23,22 +24,27 @@ TEST(Models, TableSaysWhatEachDoesAndWhyNot) {
      "disabled":true}},
     {"name":"bad","state":"UNAVAILABLE","reason":"/m/bad.gguf: torn","weir":{"state":"failed"}}
   ])");
-  EXPECT_EQ(
-      models_text(models.as_array()),
-      "NAME       STATE             RUNNING  WAITING   MEMORY     FILE  RESIDENT  LOADS       "
-      "USED\n"
-      "a          ready                   2        3  2.5 MiB  1.0 KiB      25 %      4    0 s "
-      "ago\n"
-      "long-name  loading 50 %            0       16        -        -         -      1      "
-      "never\n"
-      "next       ready, next 25 %        0        0        -        -         -      0  2 min "
-      "ago\n"
-      "off        unloaded, off           0        0        -        -         -      0      "
-      "never\n"
-      "bad        failed                  0        0        -        -         -      0      "
-      "never\n"
-      "\n"
-      "bad: /m/bad.gguf: torn\n");
+  EXPECT_EQ(models_text(models.as_array()),
+            "NAME       STATE             INSTANCES  RUNNING  WAITING   MEMORY     FILE  RESIDENT  "
+            "LOADS       "
+            "USED\n"
+            "a          ready                     2        2        3  2.5 MiB  1.0 KiB      25 %  "
+            "    4    0 s "
+            "ago\n"
+            "long-name  loading 50 %              -        0       16        -        -         -  "
+            "    1      "
+            "never\n"
+            "next       ready, next 25 %          -        0        0        -        -         -  "
+            "    0  2 min "
+            "ago\n"
+            "off        unloaded, off             -        0        0        -        -         -  "
+            "    0      "
+            "never\n"
+            "bad        failed                    -        0        0        -        -         -  "
+            "    0      "
+            "never\n"
+            "\n"
+            "bad: /m/bad.gguf: torn\n");
   EXPECT_EQ(models_text({}), "no models\n");
 }
 

@@ -32,6 +32,7 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
                    .prefix_hits = 14,
                    .prefix_tokens = 15,
                    .kept_evictions = 16};
+  engine.instances = {{17, 18, 19}, {20, 21, 22}};
   model::ModelInfo echo;
   echo.name = "echo";
   echo.batches.emplace();
@@ -59,7 +60,26 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
     EXPECT_THAT(text, HasSubstr("weir_model_" + names[i] + "{model=\"m\"} " +
                                 std::to_string(i + 1) + "\n"));
   }
+  for (const char* const line :
+       {"running{model=\"m\",instance=\"0\"} 17\n", "running{model=\"m\",instance=\"1\"} 20\n",
+        "decode_steps_total{model=\"m\",instance=\"0\"} 18\n",
+        "completion_tokens_total{model=\"m\",instance=\"1\"} 22\n"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("weir_model_instance_") + line));
+  }
   EXPECT_THAT(text, Not(HasSubstr("echo")));
+}
+
+TEST(EngineMetrics, InstancesOfVersionsAreAddedUpByTheirNumbers) {
+  model::ModelInfo sum;
+  sum.instances = {{1, 10, 100}};
+  model::ModelInfo version;
+  version.instances = {{2, 20, 200}, {3, 30, 300}};
+  sum.add_counts(version);
+  ASSERT_EQ(sum.instances.size(), 2U);
+  EXPECT_EQ(sum.instances[0].running, 3U);
+  EXPECT_EQ(sum.instances[0].decode_steps, 30U);
+  EXPECT_EQ(sum.instances[0].completion_tokens, 300U);
+  EXPECT_EQ(sum.instances[1].running, 3U);
 }
 
 TEST(EngineMetrics, VersionsOfAModelAreAddedUp) {
