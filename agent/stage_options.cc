@@ -131,6 +131,11 @@ model::Task task_of(const weir::v1::Model& model) {
   }
 }
 
+std::optional<std::uint32_t> max_draft_tokens(const weir::v1::Speculation& speculation) {
+  if (speculation.mode() == weir::v1::Speculation::OFF) return std::nullopt;
+  return speculation.max_draft_tokens();
+}
+
 }  // namespace
 
 std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
@@ -145,6 +150,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     if (model.has_kv_tokens()) options.kv_tokens = model.kv_tokens();
     options.park_bytes = model.park_bytes();
     options.prefix_reuse = model.prefix_reuse();
+    options.max_draft_tokens = max_draft_tokens(model.speculation());
     options.max_queue = model.max_queue();
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();

@@ -81,6 +81,7 @@ void check_texts(const std::string& path, const weir::v1::Model& model,
   not_here(model.has_kv_tokens(), "kv_tokens");
   not_here(model.has_park_bytes(), "park_bytes");
   not_here(model.has_prefix_reuse(), "prefix_reuse");
+  not_here(model.has_speculation(), "speculation");
   check_batch(path + ".batch", model.batch(), batch_mode(model), problem);
   if (max_batch_size(model.batch()) > kMostTexts) {
     problem(path + ".batch.max_batch_size",
@@ -123,6 +124,7 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(model.prefetch() != weir::v1::Model::WILLNEED, "prefetch");
     not_here(model.has_ready_residency(), "ready_residency");
     not_here(model.has_repack(), "repack");
+    not_here(model.has_speculation(), "speculation");
     not_here(model.has_threads(), "threads");
     not_here(model.preload(), "preload");
     not_here(model.trial() != weir::v1::Model::AUTO, "trial");
@@ -140,6 +142,10 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
   }
   if (model.has_ready_residency() && model.prefetch() == weir::v1::Model::NONE) {
     problem(path + ".ready_residency", "does not apply without prefetch");
+  }
+  const auto& speculation = model.speculation();
+  if (speculation.mode() == weir::v1::Speculation::OFF && speculation.has_max_draft_tokens()) {
+    problem(path + ".speculation.max_draft_tokens", "applies to mode auto only");
   }
   if (model.has_identity()) problem(path + ".identity", "applies to executor identity only");
   if (model.task() != weir::v1::GENERATE) {

@@ -54,6 +54,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.Model.prefix_reuse", {}, "true"},
     {"weir.v1.Model.ready_residency", Range{0, 1}, "0.9"},
     {"weir.v1.Model.repack", {}, "true"},
+    {"weir.v1.Speculation.max_draft_tokens", Range{1, 64}, "16"},
     {"weir.v1.Identity.batch_micros", Range{0, 1e7}, "0"},
     {"weir.v1.Identity.item_micros", Range{0, 1e7}, "0"},
     {"weir.v1.Batch.max_batch_size", Range{1, 4096}, ""},

@@ -38,6 +38,10 @@ BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomi
       table_(kv_, options.park_bytes, counts_),
       abort_(table_, kv_.goes_back(), clock, stopping, std::move(waiting)) {
   llama_set_abort_callback(model_.context(), &StepAbort::should_abort, &abort_);
+  // What was guessed wrong must be forgotten again.
+  if (options.max_draft_tokens && kv_.goes_back()) {
+    speculation_.emplace(*options.max_draft_tokens, kv_.pooled());
+  }
 }
 
 BatchRunner::~BatchRunner() = default;
@@ -109,6 +113,37 @@ StepPlan BatchRunner::make_room_for_plan() {
   }
 }
 
+void BatchRunner::add_drafts(StepPlan& plan) {
+  with_drafts_.reset();
+  for (const Slot& slot : table_.slots()) {
+    if (slot) slot->drafts.clear();
+  }
+  if (!speculation_) return;
+  // Guesses make a step longer: not where somebody else waits for its end.
+  if (plan.shape.prompt_tokens > 0 || abort_.hurry() ||
+      !speculation_->considers(plan.parts.size())) {
+    speculation_->no_choice();
+    return;
+  }
+  std::vector<Speculation::Candidate> candidates;
+  for (const StepPlan::Part& part : plan.parts) {
+    Sequence& sequence = table_.at(part.slot);
+    speculation_->follow(sequence.drafting, sequence.tokens, sequence.prompt_tokens);
+    std::size_t most = std::min<std::size_t>(sequence.request().max_tokens - sequence.generated,
+                                             model_.context_tokens() - sequence.decoded);
+    if (kv_.pooled()) most = std::min(most, kv_.cells().free() / plan.parts.size());
+    candidates.push_back({.drafting = &sequence.drafting, .most = most - 1});
+  }
+  with_drafts_ = speculation_->choose(candidates);
+  if (!with_drafts_) return;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (candidates[i].drafts == 0) continue;
+    Sequence& sequence = table_.at(plan.parts[i].slot);
+    sequence.drafts = sequence.drafting.ngrams.draft(sequence.tokens, candidates[i].drafts);
+    plan.parts[i].tokens += sequence.drafts.size();
+  }
+}
+
 void BatchRunner::fill_batch(const StepPlan& plan) {
   batch_.clear();
   shape_ = plan.shape;
@@ -122,10 +157,12 @@ void BatchRunner::fill_batch(const StepPlan& plan) {
     sequence.in_batch = tokens;
     for (std::size_t i = 0; i < tokens; ++i) {
       const std::size_t position = sequence.decoded + i;
-      const bool last = position + 1 == sequence.tokens.size();
-      const std::int32_t at = batch_.add(sequence.tokens[position],
-                                         static_cast<llama_pos>(position), id_of(slot), last);
-      if (last) sequence.logits_at = at;
+      const std::size_t known = sequence.tokens.size();
+      const llama_token token =
+          position < known ? sequence.tokens[position] : sequence.drafts[position - known];
+      const std::int32_t at =
+          batch_.add(token, static_cast<llama_pos>(position), id_of(slot), position + 1 >= known);
+      if (position + 1 == known) sequence.logits_at = at;
     }
   }
 }
@@ -135,10 +172,11 @@ bool BatchRunner::decode(StepReport& report) {
   constexpr std::int32_t kAborted = 2;
   while (running() > resting()) {
     table_.resume_parked();
-    const StepPlan plan = make_room_for_plan();
+    StepPlan plan = make_room_for_plan();
     if (plan.parts.empty()) return false;  // all that could go on rest
+    add_drafts(plan);
     fill_batch(plan);
-    abort_.begin(shape_, cost_.step(shape_));
+    abort_.begin(shape_, with_drafts_.value_or(cost_.step(shape_)));
     const LlamaErrors errors;
     std::int32_t status = 0;
     std::string reason;
@@ -153,8 +191,13 @@ bool BatchRunner::decode(StepReport& report) {
       ++report.decode_steps;
       const Duration took = abort_.took();
       abort_.made_good(took);
-      cost_.learn(shape_, took);
+      if (speculation_) speculation_->computed(took);
+      if (!with_drafts_) cost_.learn(shape_, took);
       return true;
+    }
+    if (status == kNoSlot && with_drafts_) {
+      speculation_.reset();  // cells are shorter than our books say: none for guesses any more
+      continue;
     }
     if (status == kNoSlot && table_.active() > 1) {
       // Our books are more hopeful than libllama, which restored its state: the others go on.
@@ -186,8 +229,8 @@ bool BatchRunner::restore(StepReport& report) {
     if (!table_.slots()[slot]) continue;
     Sequence& sequence = table_.at(slot);
     const std::size_t length = std::max(kv_.length(slot), sequence.decoded);
-    std::size_t done = std::min(length - sequence.decoded, sequence.in_batch);
-    if (sequence.logits_at && done == sequence.in_batch) --done;
+    const std::size_t most = sequence.left() - (sequence.logits_at ? 1 : 0);
+    const std::size_t done = std::min({length - sequence.decoded, sequence.in_batch, most});
     if (!kv_.goes_back()) {
       if (sequence.in_batch > 0) return false;
       continue;
@@ -196,6 +239,7 @@ bool BatchRunner::restore(StepReport& report) {
     if (done > 0) advance(sequence, slot, done, report);
     sequence.in_batch = 0;
     sequence.logits_at.reset();
+    sequence.drafts.clear();
   }
   return true;
 }
@@ -237,36 +281,63 @@ void BatchRunner::step(StepReport& report) {
   for (std::size_t slot = 0; slot < table_.slots().size(); ++slot) {
     if (!table_.slots()[slot]) continue;
     Sequence& sequence = table_.at(slot);
-    advance(sequence, slot, sequence.in_batch, report);
+    advance(sequence, slot, sequence.in_batch - sequence.drafts.size(), report);
     sequence.in_batch = 0;
-    if (sequence.logits_at) take_token(slot, report);
+    if (sequence.logits_at) take_tokens(slot, report);
   }
 }
 
-void BatchRunner::take_token(std::size_t slot, StepReport& report) {
+void BatchRunner::take_tokens(std::size_t slot, StepReport& report) {
+  Sequence& sequence = table_.at(slot);
+  const std::int32_t first = *sequence.logits_at;
+  const std::size_t drafts = sequence.drafts.size();
+  sequence.logits_at.reset();
+  counts_.draft_tokens += drafts;
+  std::size_t right = 0;
+  while (take_token(slot, first + static_cast<std::int32_t>(right), report)) {
+    if (right < drafts && sequence.tokens.back() == sequence.drafts[right]) {
+      advance(sequence, slot, 1, report);
+      ++right;
+      ++counts_.draft_hits;
+      continue;
+    }
+    if (drafts > 0) {
+      sequence.drafts.clear();
+      if (!kv_.cut(slot, sequence.decoded)) {
+        // Against what goes_back() says. All of it can always go.
+        (void)kv_.cut(slot, 0);
+        sequence.decoded = 0;
+        speculation_.reset();
+      }
+    }
+    if (speculation_) speculation_->brought(sequence.drafting, right + 1);
+    return;
+  }
+}
+
+bool BatchRunner::take_token(std::size_t slot, std::int32_t logits_at, StepReport& report) {
   Sequence& sequence = table_.at(slot);
   const llama_model* model = llama_get_model(model_.context());
   const auto vocabulary_size =
       static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)));
-  const float* logits = llama_get_logits_ith(model_.context(), *sequence.logits_at);
-  sequence.logits_at.reset();
+  const float* logits = llama_get_logits_ith(model_.context(), logits_at);
   if (logits == nullptr || has_nan({logits, vocabulary_size})) {
     end(slot,
         make_error(Code::kInternal, "the model's output is not a number; is its file damaged?"),
         report);
-    return;
+    return false;
   }
   auto choice = sequence.sampler.choose({logits, vocabulary_size});
   if (!choice) {
     end(slot, std::move(choice).error(), report);
-    return;
+    return false;
   }
   if (!sequence.first_token) {
     sequence.first_token = clock_.now();
   }
   if (!choice->token || model_.vocabulary().ends_generation(*choice->token)) {
     complete(slot, FinishReason::kStop, report);
-    return;
+    return false;
   }
   const llama_token token = *choice->token;
   if (choice->logprob) sequence.logprobs.push(std::move(*choice->logprob));
@@ -276,10 +347,14 @@ void BatchRunner::take_token(std::size_t slot, StepReport& report) {
   sequence.tell(sequence.text.push(model_.vocabulary().piece(token)));
   if (sequence.text.stopped()) {
     complete(slot, FinishReason::kStop, report);
-  } else if (sequence.generated >= sequence.request().max_tokens ||
-             sequence.decoded >= model_.context_tokens()) {
-    complete(slot, FinishReason::kLength, report);
+    return false;
   }
+  if (sequence.generated >= sequence.request().max_tokens ||
+      sequence.decoded >= model_.context_tokens()) {
+    complete(slot, FinishReason::kLength, report);
+    return false;
+  }
+  return true;
 }
 
 void BatchRunner::complete(std::size_t slot, FinishReason reason, StepReport& report) {
@@ -300,7 +375,10 @@ void BatchRunner::complete(std::size_t slot, FinishReason reason, StepReport& re
 
 void BatchRunner::end(std::size_t slot, std::variant<Completion, Error> result,
                       StepReport& report) {
-  const bool keep_cells = std::holds_alternative<Completion>(result);
+  const Sequence& sequence = table_.at(slot);
+  bool keep_cells = std::holds_alternative<Completion>(result);
+  // Guesses that did not come true are among the cells.
+  if (keep_cells && !sequence.drafts.empty()) keep_cells = kv_.cut(slot, sequence.decoded);
   hand_back(*table_.remove(slot, keep_cells), std::move(result), report);
 }
 

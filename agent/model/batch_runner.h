@@ -11,6 +11,11 @@
 // in a batch, as far as libllama computes the same numbers for batches of different shape: it does
 // but for rounding.
 //
+// Where that pays, the next tokens of a sequence are guessed and computed in the same step
+// (speculation.h). Each is sampled from its own logits, by the sequence's own sampler and in order,
+// and a guess counts only where it is what was sampled: what comes out is what would have come out
+// without, whatever the sampling. The rest of the guesses is cut off again.
+//
 // No request fails because another one took the cells. The one that is worth most is never parked
 // for cells, so there is always one that goes on.
 //
@@ -40,6 +45,7 @@
 #include "agent/model/loaded_model.h"
 #include "agent/model/request_queue.h"
 #include "agent/model/slot_table.h"
+#include "agent/model/speculation.h"
 #include "agent/model/step_abort.h"
 #include "agent/model/step_cost.h"
 #include "agent/model/step_plan.h"
@@ -58,6 +64,8 @@ struct StepReport {
 struct RunnerOptions {
   std::uint64_t park_bytes = kDefaultParkBytes;  ///< for copies of parked sequences
   bool prefix_reuse = true;
+  /// Guessed tokens of one step; the context must have been made for as many logits. Unset: none.
+  std::optional<std::uint32_t> max_draft_tokens{};
 };
 
 class BatchRunner {
@@ -103,11 +111,15 @@ class BatchRunner {
   [[nodiscard]] StepPlan make_plan();
   /// A plan for which there are cells.
   [[nodiscard]] StepPlan make_room_for_plan();
+  /// Guesses for those that generate, if nobody else is in the step.
+  void add_drafts(StepPlan& plan);
   void fill_batch(const StepPlan& plan);
   /// Decodes; false when there is nothing to sample.
   bool decode(StepReport& report);
   void advance(Sequence& sequence, std::size_t slot, std::size_t tokens, StepReport& report);
-  void take_token(std::size_t slot, StepReport& report);
+  void take_tokens(std::size_t slot, StepReport& report);
+  /// From the logits at a place in the batch; false: the sequence has ended with it.
+  bool take_token(std::size_t slot, std::int32_t logits_at, StepReport& report);
   void complete(std::size_t slot, FinishReason reason, StepReport& report);
   /// Ends those for which there is a reason, parked ones included.
   void end_where(const ReasonToEnd& reason_for, StepReport& report);
@@ -127,7 +139,9 @@ class BatchRunner {
   StepAbort abort_;
   std::uint64_t admissions_ = 0;
   StepCost cost_;
-  StepShape shape_;  ///< of the decode under way
+  StepShape shape_;  ///< of the decode under way, without guesses
+  std::optional<Speculation> speculation_;
+  std::optional<Duration> with_drafts_;  ///< what the decode should take; unset: it has no guesses
 };
 
 }  // namespace weir::model

@@ -181,7 +181,8 @@ bool Engine::load() {
 }
 
 Status Engine::make_instances(std::vector<LoadedModel> contexts) {
-  const RunnerOptions runner{options_.park_bytes / options_.instances, options_.prefix_reuse};
+  const RunnerOptions runner{options_.park_bytes / options_.instances, options_.prefix_reuse,
+                             options_.max_draft_tokens};
   for (std::size_t i = 0; i < contexts.size(); ++i) {
     if (Status warmed = warm_up(contexts[i], stopping_); !warmed) return warmed;
     instances_[i]->begin(std::move(contexts[i]), runner);

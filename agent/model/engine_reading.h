@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the engine of one model counts beside requests and tokens: KV cells, sequences that made
-// room for others, and prompts that began like earlier ones.
+// room for others, prompts that began like earlier ones, and tokens that were guessed.
 //
 // A plain value.
 #pragma once
@@ -29,6 +29,8 @@ struct EngineReading {
   std::uint64_t prefix_hits = 0;     ///< that began like one of them
   std::uint64_t prefix_tokens = 0;   ///< which therefore were not computed
   std::uint64_t kept_evictions = 0;  ///< kept prompts given up because cells were needed
+  std::uint64_t draft_tokens = 0;    ///< guessed, and computed together with the token before
+  std::uint64_t draft_hits = 0;      ///< of those: what was sampled
 
   /// Counts and gauges of another one of the same model.
   void add(const EngineReading& other);
@@ -69,6 +71,8 @@ inline void EngineReading::add(const EngineReading& other) {
   prefix_hits += other.prefix_hits;
   prefix_tokens += other.prefix_tokens;
   kept_evictions += other.kept_evictions;
+  draft_tokens += other.draft_tokens;
+  draft_hits += other.draft_hits;
 }
 
 }  // namespace weir::model

@@ -31,7 +31,8 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   memory.mapped_bytes = file.bytes;
   memory.copied_bytes = options.repack ? file.repacked_bytes : 0;
   memory.kv_bytes = options.instances * cells * shape.kv_cell_bytes;
-  const std::uint64_t logits = sequences * shape.vocabulary * sizeof(float);
+  const std::uint64_t outputs = sequences + options.max_draft_tokens.value_or(0);
+  const std::uint64_t logits = outputs * shape.vocabulary * sizeof(float);
   memory.output_bytes = options.instances * logits;
   // Live at once in a step: for each token two vectors of the feed-forward part, half a dozen of
   // the model's width, and which cells it sees; keys times queries; the logits.

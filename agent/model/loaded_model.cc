@@ -131,7 +131,8 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.n_ctx = static_cast<std::uint32_t>(cells);
   params.n_seq_max = options.max_sequences;
   params.n_batch = kStepTokens;
-  params.n_outputs_max = options.max_sequences;  // logits of one token per sequence and step
+  // Of one token per sequence and step, and of what was guessed.
+  params.n_outputs_max = options.max_sequences + options.max_draft_tokens.value_or(0);
   params.n_threads = static_cast<std::int32_t>(threads_of(options, file_bytes));
   params.n_threads_batch = params.n_threads;
   params.kv_unified = cells < all;
@@ -154,7 +155,11 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   }
   memory.kv_bytes = log.buffers().kv;
   memory.compute_bytes = log.buffers().compute;
-  memory.output_bytes = log.buffers().output;
+  // It grows when tokens are guessed first.
+  const auto vocabulary =
+      static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)));
+  memory.output_bytes =
+      std::max(log.buffers().output, params.n_outputs_max * vocabulary * sizeof(float));
   return context;
 }
 

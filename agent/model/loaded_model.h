@@ -59,7 +59,9 @@ struct ModelOptions {
   std::optional<std::uint32_t> kv_tokens;
   /// For copies of sequences that make room, of all instances together.
   std::uint64_t park_bytes = kDefaultParkBytes;
-  bool prefix_reuse = true;       ///< do not compute again what prompts have in common
+  bool prefix_reuse = true;  ///< do not compute again what prompts have in common
+  /// Guessed tokens that one step computes, 1..64; unset: none (speculation.h).
+  std::optional<std::uint32_t> max_draft_tokens;
   std::uint32_t max_queue = 256;  ///< requests waiting for a sequence; 1..1048576
   /// Of each instance; 1..1024. Unset: its share of the CPUs this process may use, at least one,
   /// but no more than one per kBytesPerThread of the file.

@@ -18,6 +18,7 @@
 #include "agent/model/logprob_trail.h"
 #include "agent/model/request_queue.h"
 #include "agent/model/sampler.h"
+#include "agent/model/speculation.h"
 #include "agent/model/step_plan.h"
 #include "agent/model/text_assembler.h"
 #include "agent/model/vocabulary.h"
@@ -48,10 +49,12 @@ struct Sequence {
   bool looked = false;                    ///< for what others have of its tokens
   std::optional<TimePoint> paused_since;  ///< in favour of prompts of a higher level
   bool rests = false;                     ///< its listener wants no more for now
+  Drafting drafting{};                    ///< what is known for guessing how it goes on
 
   // Of the current step.
   std::size_t in_batch = 0;               ///< tokens of this sequence
   std::optional<std::int32_t> logits_at;  ///< batch index whose logits give its next token
+  std::vector<llama_token> drafts{};      ///< guesses that follow its tokens in the batch
 
   /// Of a request that was taken `admission`-th; moves from `taken` when it succeeds.
   static Result<std::unique_ptr<Sequence>> create(Taken& taken, const Vocabulary& vocabulary,

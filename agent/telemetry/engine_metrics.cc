@@ -49,6 +49,8 @@ void render_engine_metrics(PrometheusText& out, std::span<const ModelInfo> model
   render_each(kModelInstanceRunning, &InstanceReading::running);
   render_each(kModelInstanceDecodeSteps, &InstanceReading::decode_steps);
   render_each(kModelInstanceCompletionTokens, &InstanceReading::completion_tokens);
+  render(kModelDraftTokens, &EngineReading::draft_tokens);
+  render(kModelDraftHits, &EngineReading::draft_hits);
 }
 
 }  // namespace weir::telemetry

@@ -24,6 +24,10 @@ field the worst row counts.
               alone.
   prefix      50 requests that begin with the same 1000 tokens: time with reuse of prefixes over the
               time without, and whether the texts are the same.
+  speculation 1 and 4 clients, with guessed tokens over without: tokens generated per second. Texts
+              that repeat themselves: prompts of records that are alike, at temperature 0, where
+              models of random weights go round in circles whatever they are asked. Others: any
+              words, at temperature 1.
 
 Without the peers it says so and prints the agent's own figures.
 
@@ -44,7 +48,7 @@ from rig import BIN
 
 from harness import interrupt_on_sigterm, request
 
-CASES = ("throughput", "batched", "long", "overload", "prefix")
+CASES = ("throughput", "batched", "long", "overload", "prefix", "speculation")
 CLIENTS = (1, 4, 8, 32)
 SEQUENCES = 32
 PROMPT, GENERATE, CONTEXT = 64, 64, 512
@@ -54,6 +58,8 @@ FEW_REQUESTS = {1: 3, 4: 2, 8: 2, 32: 1}
 LONG_PROMPT, LONG_STREAMS, LONG_CONTEXT = 1500, 4, 2048
 IDLE_S = 3  # the streams by themselves before the long prompt comes
 PREFIX, PREFIX_REQUESTS = 1000, 50
+SPECULATION_MODELS, SPECULATION_CLIENTS = ("tiny", "135m"), (1, 4)
+SPECULATION_GENERATE, SPECULATION_REQUESTS = 192, 3
 HIGH, LOW, HIGH_SHARE = 0, 6, 0.2
 OVERLOAD_SEQUENCES, OVERLOAD_GENERATE = 8, 32
 
@@ -362,6 +368,50 @@ def prefix(bench, model):
     return [row]
 
 
+# ---- guessed tokens ----------------------------------------------------------------------------
+
+def speculation_bodies(bench, kind, clients):
+    """The requests of each client."""
+    def body():
+        seed = bench.seed()
+        if kind == "other":
+            return body_of(er.prompt_of(PROMPT, seed), SPECULATION_GENERATE, temperature=1, seed=seed)
+        records = " ".join(f'{{"name": "Tom", "toy": "{er.prompt_of(1, seed)}"}},' for _ in range(6))
+        return body_of(records, SPECULATION_GENERATE)
+
+    return [[(0, body()) for _ in range(SPECULATION_REQUESTS)] for _ in range(clients)]
+
+
+def speculation(bench, model):
+    if model not in SPECULATION_MODELS:
+        return []
+    servers = [Weir(model, 8, CONTEXT, bench.threads(model), speculation={"mode": mode})
+               for mode in ("auto", "off")]
+    for server, label in zip(servers, ("weir", "without")):
+        server.label = label
+    rows = [{"model": model, "kind": kind, "clients": n, "rounds": []}
+            for kind in ("repetitive", "other") for n in SPECULATION_CLIENTS]
+    try:
+        for server in servers:
+            bench.warm_up(server)
+        for number in range(bench.arguments.rounds):
+            for row in rows:
+                clients = speculation_bodies(bench, row["kind"], row["clients"])
+                found = {}
+                for server in turns(servers, number):
+                    requests = must_succeed(offer(server, clients), server)
+                    found[server.label] = {**er.rates(requests), **er.latencies(requests)}
+                row["rounds"].append(found)
+    finally:
+        for server in servers:
+            server.close()
+    for row in rows:
+        row["ratio"] = ratio_of(row["rounds"], "tokens_per_s", "without")
+        print(f"  {model:8} speculation, {row['kind']} texts", flush=True)
+        print_row(row)
+    return rows
+
+
 # ---- all of it ---------------------------------------------------------------------------------
 
 def worst(rows, field, peer, choose):
@@ -388,12 +438,16 @@ def summary_of(found):
                                                max),
         "high_ttft_p99_ratio": worst(found.get("overload", []), "ratio", "weir", max),
         "prefix_speedup": round(min(speedups), 2) if speedups else None,
+        "speculation_ratio_repetitive": ratio(
+            r for r in found.get("speculation", []) if r["kind"] == "repetitive"),
+        "speculation_ratio_other": ratio(
+            r for r in found.get("speculation", []) if r["kind"] == "other"),
         "prefix_same_texts": all(r["same_texts"] for r in prefixes) if prefixes else None,
     }
 
 
 RUN = {"throughput": throughput, "batched": batched, "long": long_prompt, "overload": overload,
-       "prefix": prefix}
+       "prefix": prefix, "speculation": speculation}
 
 
 def main():

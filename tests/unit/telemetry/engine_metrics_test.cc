@@ -31,8 +31,10 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
                    .prefix_lookups = 13,
                    .prefix_hits = 14,
                    .prefix_tokens = 15,
-                   .kept_evictions = 16};
-  engine.instances = {{17, 18, 19}, {20, 21, 22}};
+                   .kept_evictions = 16,
+                   .draft_tokens = 17,
+                   .draft_hits = 18};
+  engine.instances = {{19, 20, 21}, {22, 23, 24}};
   model::ModelInfo echo;
   echo.name = "echo";
   echo.batches.emplace();
@@ -55,15 +57,17 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
                                           "prefix_lookups_total",
                                           "prefix_hits_total",
                                           "prefix_tokens_total",
-                                          "kept_evictions_total"};
+                                          "kept_evictions_total",
+                                          "draft_tokens_total",
+                                          "draft_hits_total"};
   for (std::size_t i = 0; i < names.size(); ++i) {
     EXPECT_THAT(text, HasSubstr("weir_model_" + names[i] + "{model=\"m\"} " +
                                 std::to_string(i + 1) + "\n"));
   }
   for (const char* const line :
-       {"running{model=\"m\",instance=\"0\"} 17\n", "running{model=\"m\",instance=\"1\"} 20\n",
-        "decode_steps_total{model=\"m\",instance=\"0\"} 18\n",
-        "completion_tokens_total{model=\"m\",instance=\"1\"} 22\n"}) {
+       {"running{model=\"m\",instance=\"0\"} 19\n", "running{model=\"m\",instance=\"1\"} 22\n",
+        "decode_steps_total{model=\"m\",instance=\"0\"} 20\n",
+        "completion_tokens_total{model=\"m\",instance=\"1\"} 24\n"}) {
     EXPECT_THAT(text, HasSubstr(std::string("weir_model_instance_") + line));
   }
   EXPECT_THAT(text, Not(HasSubstr("echo")));
@@ -83,12 +87,19 @@ TEST(EngineMetrics, InstancesOfVersionsAreAddedUpByTheirNumbers) {
 }
 
 TEST(EngineMetrics, VersionsOfAModelAreAddedUp) {
-  model::EngineReading sum{.kv_cells = 1, .parks = 2, .prefix_tokens = 3};
-  sum.add({.kv_cells = 10, .parks = 20, .restores = 5, .prefix_tokens = 30});
+  model::EngineReading sum{.kv_cells = 1, .parks = 2, .prefix_tokens = 3, .draft_hits = 4};
+  sum.add({.kv_cells = 10,
+           .parks = 20,
+           .restores = 5,
+           .prefix_tokens = 30,
+           .draft_tokens = 50,
+           .draft_hits = 40});
   EXPECT_EQ(sum.kv_cells, 11U);
   EXPECT_EQ(sum.parks, 22U);
   EXPECT_EQ(sum.restores, 5U);
   EXPECT_EQ(sum.prefix_tokens, 33U);
+  EXPECT_EQ(sum.draft_tokens, 50U);
+  EXPECT_EQ(sum.draft_hits, 44U);
   sum.clear_gauges();
   EXPECT_EQ(sum.kv_cells, 0U);
   EXPECT_EQ(sum.parks, 22U);

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Guessed tokens in the steps of the runner, with the shipped model: they change when tokens come,
+// not which. Drafts are tried at once here, because the clock says that a step takes the same time
+// whatever is in it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "agent/model/batch_runner.h"
+#include "agent/model/grammar.h"
+#include "tests/unit/model/recording_listener.h"
+
+namespace weir::model {
+namespace {
+
+using std::chrono::microseconds;
+
+// Rounding may decide between tokens that are as good as equally likely, and only there.
+constexpr float kTie = 0.1F;
+
+/// Stands still but for the time that a step takes, whatever is in it.
+class StepClock final : public Clock {
+ public:
+  TimePoint now() const override {
+    if (on_look) on_look();
+    return TimePoint(Duration(++looks_ * microseconds(100)));
+  }
+  std::function<void()> on_look;
+
+ private:
+  mutable std::int64_t looks_ = 1'000'000;
+};
+
+class ScoredListener final : public Listener {
+ public:
+  explicit ScoredListener(std::shared_ptr<RecordingListener> heard) : heard_(std::move(heard)) {}
+  void on_text(std::string_view text) override { heard_->on_text(text); }
+  void on_complete(const Completion& completion) override { heard_->on_complete(completion); }
+  void on_error(const Error& error) override { heard_->on_error(error); }
+  void on_logprobs(std::span<const TokenLogprob> more) override {
+    tokens.insert(tokens.end(), more.begin(), more.end());
+  }
+  std::vector<TokenLogprob> tokens;
+
+ private:
+  const std::shared_ptr<RecordingListener> heard_;
+};
+
+struct Said {
+  std::shared_ptr<GenerationRequest> request;
+  std::shared_ptr<RecordingListener> heard;
+  std::shared_ptr<ScoredListener> scored;
+};
+
+std::string repeated(const std::string& text, int times) {
+  std::string all;
+  for (int i = 0; i < times; ++i) all += text;
+  return all;
+}
+
+/// The model, kept from ending a story, begins to repeat itself.
+void endless(GenerationRequest& request) { request.sampling.logit_bias = {{0, -100}, {2, -100}}; }
+
+const std::string kRefrain = repeated("Tom saw a big red ball. Mia saw a big red ball. ", 6);
+const std::vector<std::string> kPrompts = {kRefrain, "Once upon a time",
+                                           repeated("One, two, three, four. ", 10),
+                                           "The little bear found a box. In the box"};
+
+struct RunnerDraftsTest : testing::Test {
+  void make(std::uint32_t sequences, bool drafts, std::optional<std::uint32_t> kv_tokens = {}) {
+    runner.reset();
+    ModelOptions options = shipped(sequences);
+    options.context_tokens = 512;
+    options.kv_tokens = kv_tokens;
+    if (drafts) options.max_draft_tokens = 16;
+    auto model = LoadedModel::load(options, [](float) { return true; });
+    ASSERT_TRUE(model.ok()) << model.error().message;
+    runner = std::make_unique<BatchRunner>(
+        std::move(*model), clock, stopping,
+        RunnerOptions{.prefix_reuse = reuse, .max_draft_tokens = options.max_draft_tokens});
+    steps = 0;
+    generated = 0;
+  }
+  Said admit(const std::string& prompt, std::uint32_t max_tokens,
+             const std::function<void(GenerationRequest&)>& change = {}) {
+    const Call call = greedy_call(prompt, max_tokens);
+    const auto scored = std::make_shared<ScoredListener>(call.heard);
+    call.request->listener = scored;
+    call.request->sampling.logprobs = 8;
+    if (change) change(*call.request);
+    Taken taken;
+    taken.request = call.request;
+    taken.prompt = *runner->model().vocabulary().tokenize(prompt);
+    taken.level = level;
+    runner->admit(std::move(taken), report);
+    return {call.request, call.heard, scored};
+  }
+  void step() {
+    runner->let_go(report);
+    runner->step(report);
+    for (const Outcome& outcome : report.ended) {
+      Listener& listener = *outcome.of.request->listener;
+      if (const auto* error = std::get_if<Error>(&outcome.result)) {
+        listener.on_error(*error);
+      } else {
+        listener.on_complete(std::get<Completion>(outcome.result));
+      }
+    }
+    steps += report.decode_steps;
+    generated += report.completion_tokens;
+    report = {};
+  }
+  void run() {
+    for (int i = 0; runner->running() > 0 && i < 20'000; ++i) step();
+    EXPECT_EQ(runner->running(), 0U);
+  }
+  /// The same but for a tie, up to which they agree; true: to the end.
+  static bool same(const Said& expected, const Said& found) {
+    const auto& a = expected.scored->tokens;
+    const auto& b = found.scored->tokens;
+    for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+      if (a[i].chosen.bytes == b[i].chosen.bytes) continue;
+      float other = -1000;
+      for (const ScoredToken& token : a[i].most_likely) {
+        if (token.bytes == b[i].chosen.bytes) other = token.logprob;
+      }
+      EXPECT_LT(a[i].chosen.logprob - other, kTie) << "token " << i;
+      return false;
+    }
+    EXPECT_EQ(expected.heard->text(), found.heard->text());
+    EXPECT_EQ(expected.heard->completion()->reason, found.heard->completion()->reason);
+    EXPECT_EQ(expected.heard->completion()->usage.completion_tokens,
+              found.heard->completion()->usage.completion_tokens);
+    return true;
+  }
+  /// Nothing is left of it in the cache.
+  void expect_empty() {
+    EXPECT_EQ(runner->reading().kv_cells_in_use, 0U);
+    const auto sequences = static_cast<llama_seq_id>(llama_n_seq_max(runner->model().context()));
+    for (llama_seq_id id = 0; id < sequences; ++id) {
+      EXPECT_EQ(llama_memory_seq_pos_max(runner->model().memory(), id), -1);
+    }
+  }
+
+  StepClock clock;
+  std::atomic<bool> stopping{false};
+  std::unique_ptr<BatchRunner> runner;
+  StepReport report;
+  std::int32_t level = 4;
+  bool reuse = false;
+  std::uint64_t steps = 0;
+  std::uint64_t generated = 0;
+};
+
+TEST_F(RunnerDraftsTest, GreedyTextsAreTheSameInFewerSteps) {
+  int the_same = 0;
+  for (const std::optional<std::uint32_t> pool : {std::optional<std::uint32_t>{}, {1536U}}) {
+    std::vector<Said> expected;
+    make(4, false, pool);
+    for (const auto& prompt : kPrompts) expected.push_back(admit(prompt, 300, endless));
+    run();
+    const std::uint64_t steps_before = steps;
+    make(4, true, pool);
+    std::vector<Said> found;
+    for (const auto& prompt : kPrompts) found.push_back(admit(prompt, 300, endless));
+    run();
+    for (std::size_t i = 0; i < found.size(); ++i) the_same += same(expected[i], found[i]) ? 1 : 0;
+    const EngineReading reading = runner->reading();
+    EXPECT_GT(reading.draft_hits, 20U);
+    EXPECT_GT(reading.draft_tokens, reading.draft_hits);  // some were wrong, and left no trace
+    EXPECT_LT(steps, steps_before);
+    expect_empty();
+  }
+  EXPECT_GE(the_same, 4);
+}
+
+TEST_F(RunnerDraftsTest, WithoutDraftsNothingIsGuessed) {
+  make(1, false);
+  admit(kRefrain, 100);
+  run();
+  EXPECT_EQ(runner->reading().draft_tokens, 0U);
+}
+
+// The seed decides as it did: drafts take no draws from it.
+TEST_F(RunnerDraftsTest, SamplingIsTheSameWithTheSameSeed) {
+  int the_same = 0;
+  for (const std::uint32_t seed : {7U, 8U, 9U}) {
+    const auto sampled = [&](GenerationRequest& request) {
+      const auto grammar = Grammar::parse(R"(root ::= ("a ball, " | "a box, "){40})");
+      ASSERT_TRUE(grammar.ok());
+      request.sampling.grammar = *grammar;
+      request.sampling.temperature = 1;
+      request.sampling.seed = seed;
+      request.sampling.repetition_penalty = 1.02F;
+      request.sampling.penalty_window = 64;
+    };
+    make(1, false);
+    const Said expected = admit("A list: ", 400, sampled);
+    run();
+    make(1, true);
+    const Said found = admit("A list: ", 400, sampled);
+    run();
+    EXPECT_GT(runner->reading().draft_hits, 0U);
+    EXPECT_EQ(found.heard->completion()->reason, FinishReason::kStop);
+    the_same += expected.heard->text() == found.heard->text() ? 1 : 0;
+  }
+  EXPECT_GE(the_same, 2);  // rounding may decide one of them
+}
+
+TEST_F(RunnerDraftsTest, TextsEndWhereTheyWouldInTheMiddleOfWhatWasGuessed) {
+  make(1, true);
+  (void)admit(kRefrain, 300, endless);
+  run();
+  ASSERT_GT(runner->reading().draft_hits, 20U);
+  // At any number of tokens.
+  for (std::uint32_t most = 200; most < 216; ++most) {
+    const Said some = admit(kRefrain, most, endless);
+    run();
+    EXPECT_EQ(some.heard->completion()->usage.completion_tokens, most);
+    EXPECT_EQ(some.heard->completion()->reason, FinishReason::kLength);
+    EXPECT_EQ(some.scored->tokens.size(), most);
+    expect_empty();
+  }
+  // At a text, which is not given out, and which is long enough to end among what was guessed.
+  const Said stopped = admit("A list: ", 400, [](GenerationRequest& request) {
+    const auto grammar = Grammar::parse(R"(root ::= "a box, " ("one ball, "){40})");
+    ASSERT_TRUE(grammar.ok());
+    request.sampling.grammar = *grammar;
+    request.stop = {repeated("one ball, ", 15)};
+  });
+  run();
+  EXPECT_EQ(stopped.heard->completion()->reason, FinishReason::kStop);
+  EXPECT_EQ(stopped.heard->text(), "a box, ");
+  expect_empty();
+}
+
+TEST_F(RunnerDraftsTest, ContextIsFilledToItsEndAndNoFurther) {
+  make(1, true);
+  const Said call = admit(kRefrain, 5000, endless);
+  run();
+  EXPECT_GT(runner->reading().draft_hits, 50U);
+  const Usage usage = call.heard->completion()->usage;
+  EXPECT_EQ(call.heard->completion()->reason, FinishReason::kLength);
+  EXPECT_EQ(usage.prompt_tokens + usage.completion_tokens, 513U);  // the last one needs no cell
+  expect_empty();
+}
+
+TEST_F(RunnerDraftsTest, GrammarHoldsInWhatIsGuessed) {
+  const auto in_grammar = [](GenerationRequest& request) {
+    const auto grammar = Grammar::parse(R"(root ::= ("a ball, " | "a box, "){12})");
+    ASSERT_TRUE(grammar.ok());
+    request.sampling.grammar = *grammar;
+  };
+  make(1, false);
+  const Said expected = admit("A list: ", 200, in_grammar);
+  run();
+  make(1, true);
+  const Said found = admit("A list: ", 200, in_grammar);
+  run();
+  EXPECT_GT(runner->reading().draft_hits, 5U);
+  EXPECT_EQ(found.heard->text(), expected.heard->text());
+  EXPECT_EQ(found.heard->completion()->reason, FinishReason::kStop);
+}
+
+TEST_F(RunnerDraftsTest, WhatIsKeptForOthersHasNoGuessesInIt) {
+  reuse = true;
+  make(2, true, 1024);
+  const Said first = admit(kRefrain, 277, endless);
+  run();
+  ASSERT_GT(runner->reading().draft_hits, 10U);
+  const Usage usage = first.heard->completion()->usage;
+  EXPECT_EQ(runner->reading().kv_cells_kept, usage.prompt_tokens + usage.completion_tokens - 1);
+  EXPECT_EQ(llama_memory_seq_pos_max(runner->model().memory(), 0) + 1,
+            static_cast<llama_pos>(runner->reading().kv_cells_kept));
+  const Said second = admit(kRefrain + first.heard->text() + " And", 60);
+  run();
+  reuse = false;
+  make(2, false, 1024);
+  const Said expected = admit(kRefrain + first.heard->text() + " And", 60);
+  run();
+  (void)same(expected, second);
+}
+
+// Cancelled, parked, short of cells, stopped in the middle of a step: whatever comes together.
+TEST_F(RunnerDraftsTest, NobodyIsLostWhateverHappensInBetween) {
+  std::mt19937 random(4);
+  for (const bool keeps : {false, true}) {
+    reuse = keeps;
+    make(4, true, 700);
+    std::vector<Said> calls;
+    std::vector<std::size_t> there;
+    clock.on_look = [&] {
+      if (!there.empty() && random() % 60 == 0) {
+        calls[there[random() % there.size()]].request->cancel();
+      }
+    };
+    for (std::size_t i = 0; i < 120;) {
+      level = static_cast<std::int32_t>(random() % 3);
+      if (runner->room(level) > 0) {
+        calls.push_back(admit(kPrompts[random() % kPrompts.size()], 250));
+        there.push_back(i++);
+      }
+      step();
+      std::erase_if(there, [&](std::size_t call) { return calls[call].heard->ends() > 0; });
+    }
+    clock.on_look = {};
+    run();
+    for (const Said& call : calls) {
+      EXPECT_EQ(call.heard->ends(), 1);
+      EXPECT_EQ(call.heard->late_events(), 0);
+      EXPECT_TRUE(call.heard->completion() || call.heard->error()->code == Code::kCancelled);
+    }
+    const EngineReading reading = runner->reading();
+    EXPECT_GT(reading.parks, 0U);
+    EXPECT_GT(reading.draft_hits, 0U);
+    EXPECT_EQ(reading.kv_cells_in_use, 0U);
+    if (!keeps) expect_empty();
+  }
+}
+
+}  // namespace
+}  // namespace weir::model
