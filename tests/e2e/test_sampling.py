@@ -108,7 +108,9 @@ class Sampling(unittest.TestCase):
             self.assertIn(part, error["message"])
 
     def test_a_hostile_grammar_does_not_hold_the_others_up(self):
+        # Ends with what the model does not say by itself, so that the text becomes long.
         error = self.post(status=400, max_tokens=400, temperature=1, seed=1,
-                          grammar="root ::= root root root | root root | [a-z ]")["error"]
+                          grammar='root ::= more "|"\nmore ::= more more more | more more | [a-z ]'
+                          )["error"]
         self.assertEqual(error["param"], "grammar")
         self.assertTrue(self.post()["choices"][0]["text"])
