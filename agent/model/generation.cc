@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/model/generation.h"
 
+#include <fmt/format.h>
+
+#include <chrono>
 #include <utility>
 
 namespace weir::model {
@@ -59,6 +62,24 @@ std::uint64_t estimated_tokens(const GenerationRequest& request) {
   constexpr std::uint64_t kBytesPerToken = 4;
   const std::uint64_t texts = request.embedding ? request.embedding->estimated_tokens() : 0;
   return (request.prompt.size() + kBytesPerToken - 1) / kBytesPerToken + texts + request.max_tokens;
+}
+
+bool is_past_deadline(const GenerationRequest& request, TimePoint now) {
+  return request.deadline && now >= *request.deadline;
+}
+
+std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now) {
+  if (request.cancelled.load(std::memory_order_relaxed)) {
+    return make_error(Code::kCancelled, "the request was cancelled");
+  }
+  if (is_past_deadline(request, now)) {
+    return make_error(
+        Code::kResourceExhausted,
+        fmt::format("the deadline passed {} ms ago",
+                    std::chrono::duration_cast<std::chrono::milliseconds>(now - *request.deadline)
+                        .count()));
+  }
+  return std::nullopt;
 }
 
 Task Executor::task(std::string_view model) const {

@@ -180,6 +180,11 @@ struct GenerationRequest {
 /// four bytes of prompt or texts, and all that may be generated.
 [[nodiscard]] std::uint64_t estimated_tokens(const GenerationRequest& request);
 
+[[nodiscard]] bool is_past_deadline(const GenerationRequest& request, TimePoint now);
+
+/// Why this request should not go on: cancelled, or past its deadline. Unset: it should.
+[[nodiscard]] std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now);
+
 /// Why a version of a model was let go.
 enum class UnloadCause {
   kIdle,      ///< nobody asked for it within keep_alive

@@ -17,22 +17,7 @@ std::int64_t whole_ms(Duration duration) {
   return std::chrono::duration_cast<milliseconds>(duration).count();
 }
 
-bool is_past_deadline(const GenerationRequest& request, TimePoint now) {
-  return request.deadline && now >= *request.deadline;
-}
-
 }  // namespace
-
-std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now) {
-  if (request.cancelled.load(std::memory_order_relaxed)) {
-    return make_error(Code::kCancelled, "the request was cancelled");
-  }
-  if (is_past_deadline(request, now)) {
-    return make_error(Code::kResourceExhausted, fmt::format("the deadline passed {} ms ago",
-                                                            whole_ms(now - *request.deadline)));
-  }
-  return std::nullopt;
-}
 
 std::shared_ptr<RequestQueue> RequestQueue::create(schedule::QueueOptions options,
                                                    std::size_t concurrency, const Clock& clock,

@@ -56,9 +56,6 @@ struct Outcome {
   std::uint64_t tokens = 0;  ///< served: prompt and completion
 };
 
-/// Why this request should not go on: cancelled, or past its deadline. Unset: it should.
-[[nodiscard]] std::optional<Error> reason_to_leave(const GenerationRequest& request, TimePoint now);
-
 class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   struct Waiting {
     std::shared_ptr<GenerationRequest> request;
