@@ -14,6 +14,8 @@ namespace {
 // Of a vector of half precision with AVX-512, four registers wide (GGML_F16_STEP in ggml's
 // simd-mappings.h); other CPUs have shorter ones.
 constexpr std::uint32_t kVector = 64;
+// Numbers of one block of Q8_0 (QK8_0 in ggml-common.h).
+constexpr std::uint32_t kKeyBlock = 32;
 // Enough for the matrices to be worth it: small models take the same time by the token from some 64
 // on.
 constexpr std::uint32_t kPassTokens = 128;
@@ -45,9 +47,10 @@ Attention choose_attention(std::uint32_t head_size, std::uint32_t heads, std::ui
   const std::uint32_t pass_tokens = std::min(kPassTokens, step_tokens);
   const std::uint64_t product_bytes = cells * heads * pass_tokens * sizeof(float);
   if (head_size == 0 || head_size >= kVector || product_bytes > kMostProductBytes) {
-    return {LLAMA_FLASH_ATTN_TYPE_AUTO, step_tokens, sizeof(ggml_fp16_t), 0};
+    return {LLAMA_FLASH_ATTN_TYPE_AUTO, step_tokens, sizeof(ggml_fp16_t), 0, GGML_TYPE_F16};
   }
-  return {LLAMA_FLASH_ATTN_TYPE_DISABLED, pass_tokens, sizeof(float), product_bytes};
+  const ggml_type keys = head_size == kKeyBlock ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+  return {LLAMA_FLASH_ATTN_TYPE_DISABLED, pass_tokens, sizeof(float), product_bytes, keys};
 }
 
 }  // namespace weir::model

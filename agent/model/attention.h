@@ -7,6 +7,14 @@
 // and no size of a chunk takes much longer. It needs memory for the product of both, as large as
 // the chunk is wide.
 //
+// One query, as each sequence that generates has, ggml multiplies with its keys one by one all the
+// same, and of half precision number by number again: 40 % of a step's time with the shipped model.
+// Keys of 8 bits in blocks of 32 have a kernel for one block, so that heads of 32 are kept so: 2.2
+// to 2.7 times as many tokens per second, 1 to 32 sequences. It is what the products with weights
+// make of their other side anyway, and costs nothing that can be seen: over 81,000 tokens of
+// stories unseen in training the loss is 1.26354, and 1.26347 with half precision (1.26340 with
+// single).
+//
 // Thread-safe: pure functions.
 #pragma once
 
@@ -21,6 +29,7 @@ struct Attention {
   std::uint32_t pass_tokens = 0;    ///< of a step, computed at once (n_ubatch)
   std::uint64_t mask_bytes = 0;     ///< for each token and cell: whether it sees it
   std::uint64_t product_bytes = 0;  ///< of keys times queries; 0 with flash attention
+  ggml_type keys = GGML_TYPE_F16;   ///< what they are kept as; values always as F16
 };
 
 /// Numbers of one head's key; 0: the file does not say.

@@ -12,8 +12,6 @@ namespace weir::model {
 
 namespace {
 
-constexpr std::uint64_t kBytesPerElement = 2;  // F16, libllama's default for keys and values
-
 /// Numbers of one architecture.
 class Numbers {
  public:
@@ -45,17 +43,15 @@ class Numbers {
   const std::string prefix_;
 };
 
-std::uint64_t kv_cell_bytes(const Numbers& of, std::uint64_t width) {
-  std::uint64_t elements = 0;
+void count_cells(const Numbers& of, GgufShape& shape) {
   const std::uint64_t layers = of.get("block_count");
   for (std::uint64_t layer = 0; layer < layers; ++layer) {
     const std::uint64_t heads = of.of_layer("attention.head_count", layer, 0);
     if (heads == 0) continue;  // no attention in this one
     const std::uint64_t kv_heads = of.of_layer("attention.head_count_kv", layer, heads);
-    const std::uint64_t key = of.get("attention.key_length", width / heads);
-    elements += kv_heads * (key + of.get("attention.value_length", width / heads));
+    shape.cell_keys += kv_heads * of.get("attention.key_length", shape.width / heads);
+    shape.cell_values += kv_heads * of.get("attention.value_length", shape.width / heads);
   }
-  return elements * kBytesPerElement;
 }
 
 bool has_wide_vectors() {
@@ -109,7 +105,7 @@ GgufShape shape_of(const GgufMetadata& metadata) {
                                of.get("expert_feed_forward_length") * of.get("expert_used_count"));
   const GgufEntry* const tokens = metadata.find("tokenizer.ggml.tokens");
   if (tokens != nullptr) shape.vocabulary = tokens->count;
-  shape.kv_cell_bytes = kv_cell_bytes(of, shape.width);
+  count_cells(of, shape);
   return shape;
 }
 

@@ -19,7 +19,8 @@ struct GgufShape {
   std::uint64_t head_size = 0;       ///< numbers of one head's key
   std::uint64_t inner_width = 0;     ///< of the feed-forward part; of all experts used at once
   std::uint64_t vocabulary = 0;      ///< tokens
-  std::uint64_t kv_cell_bytes = 0;   ///< keys and values of a token in all layers, 16 bits each
+  std::uint64_t cell_keys = 0;       ///< numbers of a token's keys in all layers
+  std::uint64_t cell_values = 0;     ///< and of its values
 };
 
 /// Of metadata that have passed check_gguf_model(). What is not there counts as 0.

@@ -30,7 +30,6 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   MemoryReading memory;
   memory.mapped_bytes = file.bytes;
   memory.copied_bytes = options.repack ? file.repacked_bytes : 0;
-  memory.kv_bytes = options.instances * cells * shape.kv_cell_bytes;
   const std::uint64_t outputs = sequences + options.max_draft_tokens.value_or(0);
   const std::uint64_t logits = outputs * shape.vocabulary * sizeof(float);
   memory.output_bytes = options.instances * logits;
@@ -40,6 +39,10 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   const Attention attention =
       choose_attention(static_cast<std::uint32_t>(shape.head_size),
                        static_cast<std::uint32_t>(shape.heads), seen, kStepTokens);
+  const std::uint64_t cell_bytes =
+      ggml_row_size(attention.keys, static_cast<std::int64_t>(shape.cell_keys)) +
+      ggml_row_size(GGML_TYPE_F16, static_cast<std::int64_t>(shape.cell_values));
+  memory.kv_bytes = options.instances * cells * cell_bytes;
   const std::uint64_t mask = seen * attention.mask_bytes;
   memory.compute_bytes = options.instances * (attention.pass_tokens * (vectors + mask) +
                                               attention.product_bytes + logits);

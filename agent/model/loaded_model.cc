@@ -141,6 +141,7 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
       params.kv_unified ? cells : context_tokens, kStepTokens);
   params.n_ubatch = attention.pass_tokens;
   params.flash_attn_type = attention.flash;
+  params.type_k = attention.keys;
   params.no_perf = true;
   const LlamaErrors log;
   ContextHandle context(llama_init_from_model(model, params));

@@ -34,6 +34,15 @@ TEST(Attention, IsNotByMatricesThatWouldBeLarge) {
   EXPECT_EQ(more.product_bytes, 0U);
 }
 
+TEST(Attention, KeepsKeysInBlocksWhereAHeadIsOne) {
+  EXPECT_EQ(choose_attention(32, 4, 512, kStep).keys, GGML_TYPE_Q8_0);
+  for (const std::uint32_t size : {0U, 16U, 48U, 64U, 128U}) {
+    EXPECT_EQ(choose_attention(size, 4, 512, kStep).keys, GGML_TYPE_F16) << size;
+  }
+  // Flash attention has no use for it.
+  EXPECT_EQ(choose_attention(32, 4, 32769, kStep).keys, GGML_TYPE_F16);
+}
+
 TEST(Attention, TakesNoMoreTokensAtOnceThanAStepHas) {
   EXPECT_EQ(choose_attention(32, 4, 512, 64).pass_tokens, 64U);
 }

@@ -46,21 +46,25 @@ TEST(GgufShape, IsReadFromTheMetadata) {
   EXPECT_EQ(shape.head_size, 64U);
   EXPECT_EQ(shape.inner_width, 4864U);
   EXPECT_EQ(shape.vocabulary, 3U);
-  // 24 layers, 2 heads of 64 for keys and as many for values, 2 bytes: 12 KiB for a token.
-  EXPECT_EQ(shape.kv_cell_bytes, 12'288U);
+  // 24 layers, 2 heads of 64 for keys and as many for values.
+  EXPECT_EQ(shape.cell_keys, 3072U);
+  EXPECT_EQ(shape.cell_values, 3072U);
 }
 
 TEST(GgufShape, HeadsMayDifferByLayerAndHaveTheirOwnLength) {
   GgufWriter writer = half_a_billion();
   writer.u32("llama.block_count", 3).i32s("llama.attention.head_count_kv", {2, 0, 7});
-  EXPECT_EQ(of(writer, shape_of).kv_cell_bytes, (2U + 7U) * (64 + 64) * 2);
+  EXPECT_EQ(of(writer, shape_of).cell_keys, (2U + 7U) * 64);
   writer.u32("llama.attention.key_length", 192).u32("llama.attention.value_length", 128);
-  EXPECT_EQ(of(writer, shape_of).kv_cell_bytes, (2U + 7U) * (192 + 128) * 2);
+  EXPECT_EQ(of(writer, shape_of).cell_keys, (2U + 7U) * 192);
+  EXPECT_EQ(of(writer, shape_of).cell_values, (2U + 7U) * 128);
   // Without attention there are no cells.
   writer.i32s("llama.attention.head_count", {14, 14, 0});
-  EXPECT_EQ(of(writer, shape_of).kv_cell_bytes, 2U * (192 + 128) * 2);
+  EXPECT_EQ(of(writer, shape_of).cell_keys, 2U * 192);
+  EXPECT_EQ(of(writer, shape_of).cell_values, 2U * 128);
   writer.erase("llama.attention.head_count");
-  EXPECT_EQ(of(writer, shape_of).kv_cell_bytes, 0U);
+  EXPECT_EQ(of(writer, shape_of).cell_keys, 0U);
+  EXPECT_EQ(of(writer, shape_of).cell_values, 0U);
 }
 
 TEST(GgufShape, ExpertsAreUsedTogether) {
