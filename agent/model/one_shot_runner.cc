@@ -15,6 +15,7 @@
 #include <utility>
 #include <variant>
 
+#include "agent/base/spin.h"
 #include "agent/model/one_shot_batch.h"
 #include "agent/schedule/batch_reading.h"
 #include "agent/schedule/fair_queue.h"
@@ -167,7 +168,7 @@ std::optional<Refusal> OneShotRunner::Core::submit(RequestPtr request) {
   Queue::Handle handle;
   Instance* wake = nullptr;
   {
-    const std::lock_guard lock(mutex_);
+    const auto lock = lock_spinning(mutex_);
     const TimePoint now = clock_.now();
     if (auto refusal = refusal_locked(key, kept, now)) return refused(std::move(*refusal));
     auto pushed = queue_.push(now, key, std::move(request));

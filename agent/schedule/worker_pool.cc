@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "agent/base/spin.h"
+
 namespace weir::schedule {
 namespace {
 
@@ -39,14 +41,6 @@ constexpr Duration kLeaveAlone = microseconds(1);
 /// than running them.
 constexpr Duration kQuickTask = nanoseconds(250);
 constexpr Duration kLeaveQuickAlone = microseconds(50);
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 /// Counters with one writer: no locked instruction.
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t more = 1) {
