@@ -35,7 +35,9 @@ void OneShotBatch::execute(schedule::BatchExecutor& executor, std::size_t instan
 OneShotBatch::Ends OneShotBatch::tell() {
   Ends ends;
   for (std::size_t i = 0; i < members_.size(); ++i) {
-    const GenerationRequest& request = *members_[i].request;
+    // Not held for longer than it is needed: the listener may have it freed by another thread.
+    const std::shared_ptr<GenerationRequest> held = std::move(members_[i].request);
+    const GenerationRequest& request = *held;
     const schedule::BatchJob& job = jobs_[i];
     if (request.cancelled.load(std::memory_order_relaxed)) {
       ++ends.cancelled;

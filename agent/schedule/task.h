@@ -4,13 +4,14 @@
 // once and destroyed. It lives inside the task, which is one cache line: queueing one allocates
 // nothing, and half a million that wait are 32 MB.
 //
-// Thread-compatible. Owns the callable. A callable that does not fit does not compile: hold what is
-// larger by a unique_ptr. A callable that throws ends the program.
+// Thread-compatible. Owns the callable. A callable that does not fit does not compile: boxed()
+// takes it. A callable that throws ends the program.
 #pragma once
 
 #include <concepts>
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -28,11 +29,18 @@ class Task {
            std::invocable<std::decay_t<Callable>&>)
       Task(Callable&& callable) {  // NOLINT(google-explicit-constructor)
     using Held = std::decay_t<Callable>;
-    static_assert(sizeof(Held) <= kCapacityBytes, "captures too much: hold it by a unique_ptr");
+    static_assert(sizeof(Held) <= kCapacityBytes, "captures too much: use boxed()");
     static_assert(alignof(Held) <= alignof(std::max_align_t) && alignof(Held) <= kAlignment);
     static_assert(std::is_nothrow_move_constructible_v<Held>, "queues move tasks");
     ::new (static_cast<void*>(storage_)) Held(std::forward<Callable>(callable));
     kind_ = &kKindOf<Held>;
+  }
+
+  /// Of a callable that may not fit; it is allocated.
+  template <typename Callable>
+  [[nodiscard]] static Task boxed(Callable&& callable) {
+    using Held = std::decay_t<Callable>;
+    return [held = std::make_unique<Held>(std::forward<Callable>(callable))] { (*held)(); };
   }
 
   Task(Task&& other) noexcept { take(other); }

@@ -38,19 +38,19 @@ class VectorsListener final : public model::Listener,
   }
 
   void on_error(const Error& error) override {
-    exchange_->post([self = shared_from_this(), error] {
+    exchange_->post(schedule::Task::boxed([self = shared_from_this(), error] {
       ApiError answer = call_failure(self->services_, self->deadline_, error);
       if (error.code == Code::kInvalidArgument) {
         answer.param = self->scores_ ? "documents" : "input";
       }
       self->exchange_->respond(to_response(answer));
-    });
+    }));
   }
 
   void on_refused(const model::Refusal& refusal) override {
-    exchange_->post([self = shared_from_this(), refusal] {
+    exchange_->post(schedule::Task::boxed([self = shared_from_this(), refusal] {
       self->exchange_->respond(to_response(from_refusal(refusal)));
-    });
+    }));
   }
 
  private:

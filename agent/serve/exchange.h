@@ -14,6 +14,7 @@
 #include <functional>
 #include <string>
 
+#include "agent/schedule/task.h"
 #include "agent/serve/http_message.h"
 
 namespace weir::serve {
@@ -46,7 +47,7 @@ class Exchange {
   virtual void on_abort(std::function<void()> callback) = 0;
 
   /// Runs `work` on the I/O thread, so that it need not run on the caller's.
-  virtual void post(std::function<void()> work) = 0;
+  virtual void post(schedule::Task work) = 0;
 };
 
 }  // namespace weir::serve

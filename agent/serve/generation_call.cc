@@ -2,8 +2,8 @@
 #include "agent/serve/generation_call.h"
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
+#include <ctime>
 #include <span>
 #include <utility>
 #include <vector>
@@ -32,6 +32,11 @@ struct Generation {
   std::shared_ptr<Exchange> exchange;
   GenerationNames names;
   std::optional<TimePoint> deadline;
+  std::weak_ptr<GenerationRequest> request;  // which owns the listener
+
+  /// What posts the end takes this along, so that the request is freed by the thread that made it:
+  /// the allocator gives a thread quickly only what that thread itself has freed.
+  [[nodiscard]] std::shared_ptr<GenerationRequest> take_home() const { return request.lock(); }
 
   /// I/O thread.
   [[nodiscard]] ApiError failure(const Error& error) const {
@@ -65,19 +70,20 @@ class WholeListener final : public model::Listener,
 
   void on_complete(const Completion& completion) override {
     completion_ = completion;
-    generation_.exchange->post([self = shared_from_this()] { self->answer(); });
+    generation_.exchange->post(
+        [self = shared_from_this(), request = generation_.take_home()] { self->answer(); });
   }
 
   void on_error(const Error& error) override {
-    generation_.exchange->post([self = shared_from_this(), error] {
+    generation_.exchange->post(schedule::Task::boxed([self = shared_from_this(), error] {
       self->generation_.exchange->respond(to_response(self->generation_.failure(error)));
-    });
+    }));
   }
 
   void on_refused(const model::Refusal& refusal) override {
-    generation_.exchange->post([self = shared_from_this(), refusal] {
+    generation_.exchange->post(schedule::Task::boxed([self = shared_from_this(), refusal] {
       self->generation_.exchange->respond(to_response(from_refusal(refusal)));
-    });
+    }));
   }
 
  private:
@@ -112,14 +118,14 @@ class StreamListener final : public model::Listener,
 
   void on_text(std::string_view text) override {
     posted_bytes_.fetch_add(text.size(), std::memory_order_relaxed);
-    generation_.exchange->post(
+    generation_.exchange->post(schedule::Task::boxed(
         [self = shared_from_this(),
          piece = GeneratedText{std::string(text), std::exchange(logprobs_, std::nullopt)}] {
           self->begin();
           self->generation_.exchange->write(
               text_event(self->generation_.names, piece, self->text_offset_));
           self->posted_bytes_.fetch_sub(piece.text.size(), std::memory_order_relaxed);
-        });
+        }));
   }
 
   bool wants_more() const override {
@@ -127,21 +133,22 @@ class StreamListener final : public model::Listener,
   }
 
   void on_complete(const Completion& completion) override {
-    generation_.exchange->post([self = shared_from_this(), completion] {
+    completion_ = completion;
+    generation_.exchange->post([self = shared_from_this(), request = generation_.take_home()] {
       self->begin();
-      self->generation_.exchange->write(closing_events(self->generation_.names, completion));
+      self->generation_.exchange->write(closing_events(self->generation_.names, self->completion_));
       self->generation_.exchange->end_stream(true);
     });
   }
 
   void on_error(const Error& error) override {
-    generation_.exchange->post(
-        [self = shared_from_this(), error] { self->fail(self->generation_.failure(error)); });
+    generation_.exchange->post(schedule::Task::boxed(
+        [self = shared_from_this(), error] { self->fail(self->generation_.failure(error)); }));
   }
 
   void on_refused(const model::Refusal& refusal) override {
-    generation_.exchange->post(
-        [self = shared_from_this(), refusal] { self->fail(from_refusal(refusal)); });
+    generation_.exchange->post(schedule::Task::boxed(
+        [self = shared_from_this(), refusal] { self->fail(from_refusal(refusal)); }));
   }
 
  private:
@@ -172,6 +179,8 @@ class StreamListener final : public model::Listener,
   std::optional<std::vector<model::TokenLogprob>> logprobs_;  ///< for the next piece
   // Written by the engine's thread before its first post(), read by what that posts.
   std::optional<model::Degraded> degraded_;
+  // Likewise, before it posts the end.
+  Completion completion_;
   std::atomic<std::size_t> posted_bytes_{0};  ///< and not written yet
 };
 
@@ -202,12 +211,9 @@ void start_generation(const Services& services, const std::shared_ptr<Exchange>&
   Generation generation{services, exchange,
                         GenerationNames{.id = request->id,
                                         .model = std::get<std::string>(model),
-                                        .created_unix_seconds =
-                                            std::chrono::duration_cast<std::chrono::seconds>(
-                                                std::chrono::system_clock::now().time_since_epoch())
-                                                .count(),
+                                        .created_unix_seconds = std::time(nullptr),
                                         .include_usage = call.include_usage},
-                        request->deadline};
+                        request->deadline, request};
   if (call.stream) {
     request->listener = std::make_shared<StreamListener>(std::move(generation));
   } else {

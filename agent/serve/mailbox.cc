@@ -6,7 +6,7 @@
 
 namespace weir::serve {
 
-void Mailbox::post(std::function<void()> work) {
+void Mailbox::post(schedule::Task work) {
   bool first = false;
   {
     const std::lock_guard lock(mutex_);
@@ -22,7 +22,7 @@ void Mailbox::run() {
     running_.swap(left_);
   }
   // What a piece holds goes with it, not with the last of them.
-  for (std::function<void()>& work : running_) std::exchange(work, nullptr)();
+  for (schedule::Task& work : running_) std::move(work)();
   running_.clear();
 }
 

@@ -8,9 +8,10 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
-#include <functional>
 #include <mutex>
 #include <vector>
+
+#include "agent/schedule/task.h"
 
 namespace weir::serve {
 
@@ -21,15 +22,15 @@ class Mailbox {
   Mailbox(const Mailbox&) = delete;
   Mailbox& operator=(const Mailbox&) = delete;
 
-  void post(std::function<void()> work);
+  void post(schedule::Task work);
 
  private:
   void run();
 
   boost::asio::io_context& context_;
   std::mutex mutex_;
-  std::vector<std::function<void()>> left_;     ///< guarded by mutex_
-  std::vector<std::function<void()>> running_;  ///< the I/O thread's
+  std::vector<schedule::Task> left_;     ///< guarded by mutex_
+  std::vector<schedule::Task> running_;  ///< the I/O thread's
 };
 
 }  // namespace weir::serve

@@ -65,7 +65,7 @@ class SessionExchange final : public Exchange {
     }
   }
 
-  void post(std::function<void()> work) override {
+  void post(schedule::Task work) override {
     if (const auto io = io_.lock()) io->mailbox.post(std::move(work));
   }
 
@@ -77,7 +77,7 @@ class SessionExchange final : public Exchange {
     if (io->context.get_executor().running_in_this_thread()) {
       work();
     } else {
-      io->mailbox.post(std::move(work));
+      io->mailbox.post(schedule::Task::boxed(std::move(work)));
     }
   }
 

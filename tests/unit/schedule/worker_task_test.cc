@@ -53,6 +53,19 @@ TEST(Task, CarriesEveryByteOfALargeCallable) {
   EXPECT_EQ(sum, 48U * 49U / 2U);
 }
 
+TEST(Task, TakesABoxedCallableOfAnySize) {
+  std::array<unsigned char, 4 * Task::kCapacityBytes> bytes{};
+  bytes.back() = 7;
+  auto shared = std::make_shared<unsigned>(0);
+  Task task = Task::boxed([bytes, held = shared] { *held += bytes.back(); });
+  std::move(task)();
+  EXPECT_EQ(*shared, 7U);
+  EXPECT_EQ(shared.use_count(), 1);
+  task = Task::boxed([held = shared] {});
+  task = Task();
+  EXPECT_EQ(shared.use_count(), 1);
+}
+
 TEST(Task, MayReplaceItselfWhileItRuns) {
   int ran = 0;
   Task task;
