@@ -26,6 +26,10 @@ struct LargeBody {
   bool client_left = false;
 };
 
+bool is_large(const Services& services, const Exchange& exchange) {
+  return services.workers != nullptr && exchange.request().body.size() >= kLargeBodyBytes;
+}
+
 /// Any thread.
 void parse(const std::shared_ptr<LargeBody>& large) {
   try {
@@ -48,7 +52,7 @@ void parse(const std::shared_ptr<LargeBody>& large) {
 void parse_body(const Services& services, const std::shared_ptr<Exchange>& exchange,
                 ParseAndGoOn parse_and_go_on) {
   const TimePoint now = services.clock.now();
-  if (services.workers == nullptr || exchange->request().body.size() < kLargeBodyBytes) {
+  if (!is_large(services, *exchange)) {
     return parse_and_go_on(exchange->take_body(), now)();
   }
   const auto large = std::make_shared<LargeBody>(LargeBody{exchange,
@@ -69,6 +73,10 @@ void parse_body(const Services& services, const std::shared_ptr<Exchange>& excha
 
 void parse_and_start(const Services& services, const std::shared_ptr<Exchange>& exchange,
                      ParseBody parse, FormatResult format) {
+  if (!is_large(services, *exchange)) {
+    const std::string body = exchange->take_body();
+    return start_generation(services, exchange, parse(body, services.clock.now()), format);
+  }
   parse_body(services, exchange,
              [services, exchange, parse, format](std::string_view body,
                                                  TimePoint now) -> std::function<void()> {

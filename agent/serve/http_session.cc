@@ -151,7 +151,7 @@ void HttpSession::advance() {
     inbox_.erase(0, progress.consumed);
     switch (progress.status) {
       case RequestParser::Status::kNeedMore:
-        if (parser_->header_done()) set_read_deadline(shared_.options.body_timeout);
+        if (parser_->header_done()) bound_body();
         return wait_readable();
       case RequestParser::Status::kHeaderDone:
         if (const auto error = check_header()) {
@@ -159,8 +159,7 @@ void HttpSession::advance() {
           return refuse(*error);
         }
         if (parser_->done()) return dispatch();
-        bound_body();
-        set_read_deadline(shared_.options.body_timeout);
+        if (inbox_.empty()) bound_body();
         break;
       case RequestParser::Status::kDone:
         return dispatch();

@@ -151,18 +151,21 @@ std::optional<ApiError> HttpSession::check_expect() {
   return std::nullopt;
 }
 
-/// Bounds how long the body may take in all, by the pace that is asked of it: memory has been set
-/// aside, which a byte now and then must not hold for ever.
+/// Bounds how long what is missing of the body may take: until its next piece, and in all, by the
+/// pace that is asked of it. Memory has been set aside, which a byte now and then must not hold for
+/// ever. A bound in all that is set already stays.
 void HttpSession::bound_body() {
   const std::uint64_t bytes =
       std::min(parser_->content_length().value_or(shared_.options.max_body_bytes),
                shared_.options.max_body_bytes);
-  const SteadyTime until = std::chrono::steady_clock::now() + shared_.options.body_timeout +
-                           std::chrono::seconds(bytes / kLeastBodyBytesPerSecond);
+  const SteadyTime now = std::chrono::steady_clock::now();
+  const SteadyTime until =
+      now + shared_.options.body_timeout + std::chrono::seconds(bytes / kLeastBodyBytesPerSecond);
   read_until_ = read_until_.has_value() ? std::min(*read_until_, until) : until;
   if (request_->deadline.has_value()) {
-    body_deadline_ = std::chrono::steady_clock::now() + (*request_->deadline - shared_.clock.now());
+    body_deadline_ = now + (*request_->deadline - shared_.clock.now());
   }
+  set_read_deadline(shared_.options.body_timeout, now);
 }
 
 /// Why a request that has come in part is read no further.
