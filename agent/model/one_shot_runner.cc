@@ -20,7 +20,6 @@
 #include "agent/schedule/batch_reading.h"
 #include "agent/schedule/fair_queue.h"
 #include "agent/schedule/service_rate.h"
-#include "agent/schedule/wake_later.h"
 
 namespace weir::model {
 
@@ -186,9 +185,7 @@ std::optional<Refusal> OneShotRunner::Core::submit(RequestPtr request) {
     if (key.deadline) arm_locked();
     wake = whom_to_wake_locked(now);
   }
-  if (wake != nullptr) {
-    schedule::WakeLater::wake([core = shared_from_this(), wake] { wake->wake.notify_one(); });
-  }
+  if (wake != nullptr) wake->wake.notify_one();
   mine->set_canceller([weak = weak_from_this(), handle] {
     if (const auto core = weak.lock()) core->cancel(handle);
   });

@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "agent/base/usable_cpus.h"
-#include "agent/schedule/wake_later.h"
 #include "agent/serve/handlers.h"
 #include "agent/serve/http_session.h"
 
@@ -184,12 +183,7 @@ class HttpServer::Impl final : public ServerState {
     for (unsigned i = 0; i < threads; ++i) {
       Listener& listener = *listeners_[i];
       accept_next(listener);
-      listener.thread = std::jthread([&context = listener.io->context] {
-        // Until the other sockets that can be read have been.
-        const schedule::WakeLater later(
-            [&context](schedule::WakeLater::Wake wake) { asio::post(context, std::move(wake)); });
-        context.run();
-      });
+      listener.thread = std::jthread([&context = listener.io->context] { context.run(); });
       pthread_setname_np(listener.thread.native_handle(), ("weir-io-" + std::to_string(i)).c_str());
     }
     return {};
