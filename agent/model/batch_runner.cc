@@ -174,6 +174,9 @@ bool BatchRunner::decode(StepReport& report) {
     table_.resume_parked();
     StepPlan plan = make_room_for_plan();
     if (plan.parts.empty()) return false;  // all that could go on rest
+    // libllama decodes ids together that follow one another in the batch, without a gap.
+    std::sort(plan.parts.begin(), plan.parts.end(),
+              [](const StepPlan::Part& a, const StepPlan::Part& b) { return a.slot < b.slot; });
     add_drafts(plan);
     fill_batch(plan);
     abort_.begin(shape_, with_drafts_.value_or(cost_.step(shape_)));

@@ -2,6 +2,7 @@
 #include "agent/model/kv_cells.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace weir::model {
 
@@ -102,6 +103,22 @@ std::optional<std::size_t> KvCells::place_for(std::span<const std::int32_t> toke
     if (!oldest || slots_[slot].used < slots_[*oldest].used) oldest = slot;
   }
   return oldest;
+}
+
+std::optional<std::size_t> KvCells::nearer_place(std::size_t slot) const {
+  // What makes a slot the better one comes first.
+  const auto rank = [&](std::size_t of) {
+    const bool below = of > 0 && slots_[of - 1].busy;
+    const bool above = of + 1 < slots_.size() && slots_[of + 1].busy;
+    const std::size_t neighbours = (below ? 1U : 0U) + (above ? 1U : 0U);
+    return std::tuple(2 - neighbours, !slots_[of].tokens.empty(), slots_[of].used);
+  };
+  std::size_t nearest = slot;
+  for (std::size_t other = 0; other < slots_.size(); ++other) {
+    if (!slots_[other].busy && rank(other) < rank(nearest)) nearest = other;
+  }
+  if (std::get<0>(rank(nearest)) == std::get<0>(rank(slot))) return std::nullopt;
+  return nearest;
 }
 
 std::optional<std::size_t> KvCells::oldest_kept() const {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace weir::model {
@@ -62,6 +63,14 @@ class KvCells {
   /// losing more than they give the one that gives most, else the lowest empty one, else the one
   /// that has not been used for longest. Unset: all are busy.
   [[nodiscard]] std::optional<std::size_t> place_for(std::span<const std::int32_t> tokens) const;
+
+  /// An idle slot with more busy neighbours than this idle one: of those the one with most, of
+  /// equals one without tokens, then the one that has not been used for longest. Unset: none has
+  /// more.
+  [[nodiscard]] std::optional<std::size_t> nearer_place(std::size_t slot) const;
+
+  /// Each holds from now on what the other held, and since when. Precondition: both are idle.
+  void swap(std::size_t a, std::size_t b) { std::swap(slots_[a], slots_[b]); }
 
   /// The slot whose kept tokens have not been used for longest. Unset: nothing is kept.
   [[nodiscard]] std::optional<std::size_t> oldest_kept() const;

@@ -9,6 +9,8 @@ namespace {
 
 // Fewer tokens are computed in less time than it takes to find and move them.
 constexpr std::size_t kFewestReused = 16;
+// Takes 30 ms or so: as long as some steps of the models that have such states.
+constexpr std::size_t kMostMovedBytes = std::size_t{64} << 20;
 
 llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
 
@@ -42,14 +44,38 @@ void KvStore::evict(std::size_t slot) {
 }
 
 KvStore::Place KvStore::take_place(std::span<const llama_token> tokens, std::size_t most) {
-  const std::size_t slot = *cells_.place_for(reuse_ ? tokens : std::span<const llama_token>{});
+  std::size_t slot = *cells_.place_for(reuse_ ? tokens : std::span<const llama_token>{});
   std::size_t there = std::min(common_prefix(cells_.tokens(slot), tokens), most);
+  if (there < kFewestReused) slot = beside_busy(slot);
   if (there < kFewestReused || !cut(slot, there)) {
     evict(slot);
     there = 0;
   }
   cells_.set_busy(slot, true);
   return {slot, there};
+}
+
+std::size_t KvStore::beside_busy(std::size_t instead) {
+  if (pooled_) return instead;
+  // With cells of their own, libllama decodes neighbouring ids together, and each gap between them
+  // costs another pass over the weights.
+  const auto nearer = cells_.nearer_place(instead);
+  if (!nearer) return instead;
+  const bool keeps = !cells_.tokens(*nearer).empty();
+  return keeps && !move_kept(*nearer, instead) ? instead : *nearer;
+}
+
+bool KvStore::move_kept(std::size_t from, std::size_t to) {
+  if (state_bytes(from) > kMostMovedBytes) return false;
+  const std::vector<std::uint8_t> state = save(from);
+  if (state.empty()) return false;
+  evict(to);
+  cells_.swap(from, to);
+  llama_memory_seq_rm(memory_, id_of(from), -1, -1);
+  const std::size_t read =
+      llama_state_seq_set_data_ext(context_, state.data(), state.size(), id_of(to), 0);
+  if (read != state.size()) evict(to);
+  return true;
 }
 
 std::size_t KvStore::adopt(std::size_t slot, std::span<const llama_token> tokens,

@@ -82,6 +82,10 @@ class KvStore {
 
  private:
   void evict(std::size_t slot);
+  /// An idle slot as near to the busy ones as may be; what it kept goes to the idle slot `instead`.
+  std::size_t beside_busy(std::size_t instead);
+  /// What one idle slot keeps goes to another one; false: it is too much, or libllama could not.
+  bool move_kept(std::size_t from, std::size_t to);
 
   llama_context* const context_;
   const llama_memory_t memory_;

@@ -48,7 +48,6 @@ void SlotTable::admit(Slot sequence) {
 }
 
 void SlotTable::place(Slot sequence) {
-  // The lowest slot of equals: libllama decodes neighbouring ids together, gaps cost a pass each.
   const auto [slot, there] = kv_.take_place(sequence->tokens, sequence->tokens.size() - 1);
   sequence->decoded = there;
   slots_[slot] = std::move(sequence);

@@ -77,6 +77,39 @@ TEST(KvCells, PlaceIsTheBestToUseAgainElseAnEmptyOneElseTheOldest) {
   EXPECT_FALSE(cells.longest_match(Tokens{5}).has_value());
 }
 
+TEST(KvCells, APlaceIsNearerThatHasMoreBusyNeighbours) {
+  KvCells cells(8, 16);
+  EXPECT_EQ(cells.nearer_place(0), std::nullopt);
+  for (const std::size_t slot : {2U, 4U, 5U}) cells.set_busy(slot, true);
+  EXPECT_EQ(cells.nearer_place(7), 3U);  // between two of them
+  EXPECT_EQ(cells.nearer_place(3), std::nullopt);
+  cells.set_busy(3, true);
+  EXPECT_EQ(cells.nearer_place(7), 1U);  // 6 is as near
+  EXPECT_EQ(cells.nearer_place(6), std::nullopt);
+  ASSERT_TRUE(cells.append(1, Tokens{1}));
+  EXPECT_EQ(cells.nearer_place(7), 6U);
+  ASSERT_TRUE(cells.append(6, Tokens{2}));
+  cells.set_busy(1, true);
+  cells.set_busy(1, false);
+  EXPECT_EQ(cells.nearer_place(7), 6U);  // unused for longer
+}
+
+TEST(KvCells, SwapsWhatSlotsHold) {
+  KvCells cells(3, 16);
+  ASSERT_TRUE(cells.append(0, Tokens{1, 2}));
+  ASSERT_TRUE(cells.append(1, Tokens{3}));
+  cells.set_busy(0, true);
+  cells.set_busy(0, false);
+  EXPECT_EQ(cells.oldest_kept(), 1U);
+  cells.swap(0, 1);
+  EXPECT_EQ(cells.tokens(0).size(), 1U);
+  EXPECT_EQ(cells.tokens(1).size(), 2U);
+  EXPECT_EQ(cells.oldest_kept(), 0U);
+  EXPECT_EQ(cells.free(), 13U);
+  cells.truncate(1, 0);
+  EXPECT_EQ(cells.free(), 15U);
+}
+
 // Against a model in which each token is an object that its holders own together.
 TEST(KvCells, CountsAsIfEveryCellWereAnObjectWithOwners) {
   constexpr std::size_t kSlots = 6;
