@@ -130,6 +130,7 @@ Status Agent::serve(bool share_port) {
   admission->predicted_wait = [this](std::string_view model, std::int32_t level) {
     return models_->predicted_wait(model, level);
   };
+  admission->read_models = [this] { return model_costs(*models_); };
   auto admits = admit::Admission::create(*std::move(admission), clock_);
   if (!admits) return std::move(admits).error().context("admission");
   admission_ = *std::move(admits);

@@ -99,14 +99,14 @@ class Agent {
   std::chrono::seconds drain_timeout_{0};
   LastSnapshot last_snapshot_;
   std::unique_ptr<admit::Admission> admission_;
-  std::optional<admit::AdmissionSampler> admission_sampler_;
   // Set when there are policies. The timers outlive the models: requests that these end use them.
   std::optional<schedule::TimerThread> timer_thread_;
   std::optional<upstream::ThreadTimers> timers_;
   std::unique_ptr<schedule::WorkerPool> workers_;
   std::unique_ptr<model::Registry> models_;
-  std::optional<upstream::PolicyExecutor> policies_;   ///< in front of models_
-  std::unique_ptr<kernel::ListenSteering> listeners_;  ///< null: the kernel chooses by hash
+  std::optional<admit::AdmissionSampler> admission_sampler_;  ///< asks models_
+  std::optional<upstream::PolicyExecutor> policies_;          ///< in front of models_
+  std::unique_ptr<kernel::ListenSteering> listeners_;         ///< null: the kernel chooses by hash
   std::unique_ptr<serve::HttpServer> http_;
   std::unique_ptr<kernel::DataPlane> data_plane_;   ///< null: kernel.enabled is false
   std::optional<kernel::TakeoverMailbox> mailbox_;  ///< unset likewise

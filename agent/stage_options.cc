@@ -152,6 +152,7 @@ std::vector<model::ModelOptions> model_options(const weir::v1::Config& config) {
     options.prefix_reuse = model.prefix_reuse();
     options.max_draft_tokens = max_draft_tokens(model.speculation());
     options.max_queue = model.max_queue();
+    if (model.queue().has_max_kv_ratio()) options.max_kv_ratio = model.queue().max_kv_ratio();
     if (model.has_threads()) options.threads = model.threads();
     options.preload = model.preload();
     options.trial = trial_mode(model);
@@ -248,6 +249,18 @@ Result<admit::Admission::Options> admission_options(const weir::v1::Config& conf
     options.read_pressure = [file = *file] { return admit::read_some_avg10(file); };
   }
   return options;
+}
+
+std::vector<admit::ModelCosts> model_costs(const model::Registry& models) {
+  std::vector<admit::ModelCosts> all;
+  for (auto& [name, kv] : models.kv_capacities()) {
+    auto& costs = all.emplace_back();
+    costs.name = std::move(name);
+    if (kv.context_tokens > 0) costs.context_tokens = kv.context_tokens;
+    costs.kv_bytes_per_token = kv.bytes_per_token;
+    costs.kv_limit_bytes = kv.limit_bytes;
+  }
+  return all;
 }
 
 namespace {

@@ -26,8 +26,11 @@ namespace weir {
 
 [[nodiscard]] Result<serve::ServeOptions> serve_options(const weir::v1::Serve& serve);
 
-/// Without predicted_wait, which the models know.
+/// Without predicted_wait and read_models, which the models know.
 [[nodiscard]] Result<admit::Admission::Options> admission_options(const weir::v1::Config& config);
+
+/// What admission is to know of the models by now. May read files.
+[[nodiscard]] std::vector<admit::ModelCosts> model_costs(const model::Registry& models);
 
 /// `local`: where the backends called local are reached.
 [[nodiscard]] Result<kernel::DataPlane::Options> kernel_options(const weir::v1::Config& config,

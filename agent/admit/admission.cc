@@ -58,7 +58,9 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   release();
   admission_ = std::exchange(other.admission_, nullptr);
   tenant_ = std::exchange(other.tenant_, nullptr);
+  model_ = std::exchange(other.model_, nullptr);
   bytes_ = std::exchange(other.bytes_, 0);
+  kv_bytes_ = std::exchange(other.kv_bytes_, 0);
   charged_ = other.charged_;
   return *this;
 }
@@ -79,6 +81,7 @@ Admission::Admission(Options options, std::unique_ptr<RateLimiter> limiter, cons
       clock_(clock),
       limiter_(std::move(limiter)),
       tenants_(options_.tenants, options_.max_requests, options_.max_unconfigured_tenants),
+      models_(options_.models),
       requests_(options_.max_requests),
       memory_(options_.memory_bytes) {}
 
@@ -107,6 +110,13 @@ std::variant<Reservation, Refusal> Admission::reserve(const RequestHead& head) {
                           std::min(head.body_bytes, kMostBodyBytes) * kBodyFactor + kAnswerBytes)) {
     return count(Stage::kHead, tenant, *std::move(refused));
   }
+  if (ModelRecord* const record = model.empty() ? nullptr : models_.find(model)) {
+    const std::uint64_t kv = record->kv_bytes(head.body_bytes / kBytesPerToken);
+    if (auto refused = set_kv(reservation, record, kv)) {
+      untake(reservation);
+      return count(Stage::kHead, tenant, *std::move(refused));
+    }
+  }
   if (!limiter_->empty()) {
     if (const auto refused = limiter_->charge(reservation.charged_, now)) {
       // Not through release(): what was never in progress says nothing of how fast requests end.
@@ -125,19 +135,22 @@ std::optional<Refusal> Admission::settle(Reservation& reservation, const Request
   if (auto late = check_deadline(needs.deadline, needs.model, needs.level, now)) {
     return count(Stage::kBody, tenant, *std::move(late));
   }
-  const ModelCosts* const costs = costs_of(needs.model);
-  const bool context_known = costs != nullptr && costs->context_tokens.has_value();
-  const std::uint64_t context = context_known ? *costs->context_tokens : kAssumedContextTokens;
-  const std::uint64_t token_bytes =
-      kTokenBytes + (costs != nullptr ? costs->kv_bytes_per_token : 0);
+  ModelRecord* const model = models_.find(needs.model);
+  const auto context = model != nullptr ? model->context_tokens() : std::nullopt;
+  const std::uint64_t most_tokens = context.value_or(kAssumedContextTokens);
   const std::uint64_t bytes =
-      needs.prompt_bytes + kAnswerBytes + std::min(needs.tokens, context) * token_bytes;
+      needs.prompt_bytes + kAnswerBytes + std::min(needs.tokens, most_tokens) * kTokenBytes;
   if (auto refused = set_bytes(reservation, bytes)) {
+    return count(Stage::kBody, tenant, *std::move(refused));
+  }
+  const std::uint64_t kv = model != nullptr ? model->kv_bytes(needs.tokens) : 0;
+  if (auto refused = set_kv(reservation, model, kv)) {
     return count(Stage::kBody, tenant, *std::move(refused));
   }
   if (limiter_->empty()) return std::nullopt;
   const RateKey key{reservation.charged_.tenant, name_hash(needs.model), needs.level};
-  const std::uint64_t tokens = context_known ? std::min(needs.tokens, context) : needs.tokens;
+  const std::uint64_t tokens =
+      context ? std::min<std::uint64_t>(needs.tokens, *context) : needs.tokens;
   if (const auto refused =
           limiter_->settle(reservation.charged_, key, static_cast<double>(tokens), now)) {
     return count(Stage::kBody, tenant, rate_refusal(*refused));
@@ -204,6 +217,36 @@ std::optional<Refusal> Admission::set_bytes(Reservation& reservation, std::uint6
   return std::nullopt;
 }
 
+std::optional<Refusal> Admission::set_kv(Reservation& reservation, ModelRecord* model,
+                                         std::uint64_t bytes) {
+  const auto give = [&reservation](std::uint64_t back) {
+    if (back == 0) return;
+    reservation.model_->kv.subtract(back);
+    reservation.model_->kv_released.fetch_add(back, std::memory_order_relaxed);
+    reservation.kv_bytes_ -= back;
+  };
+  if (model != reservation.model_) {
+    give(reservation.kv_bytes_);
+    reservation.model_ = model;
+  }
+  if (bytes <= reservation.kv_bytes_) {
+    give(reservation.kv_bytes_ - bytes);
+    return std::nullopt;
+  }
+  if (!model->kv.try_add(bytes - reservation.kv_bytes_)) {
+    model->kv_refused.fetch_add(1, std::memory_order_relaxed);
+    return Refusal{RefusalReason::kMemory,
+                   "the request may need " + std::to_string(bytes) +
+                       " bytes of the KV cache of model " + quoted(model->name) +
+                       "; requests in progress need " + std::to_string(model->kv.value()) +
+                       " of it and may need " + std::to_string(model->kv.limit()) +
+                       " (queue.max_kv_ratio)",
+                   model->kv_rate.time_for(bytes)};
+  }
+  reservation.kv_bytes_ = bytes;
+  return std::nullopt;
+}
+
 Refusal Admission::no_memory(std::uint64_t bytes) const {
   Refusal refusal{RefusalReason::kMemory,
                   "the request may need " + std::to_string(bytes) + " bytes; of " +
@@ -234,13 +277,6 @@ Refusal Admission::rate_refusal(const RateRefusal& refused) const {
   return refusal;
 }
 
-const ModelCosts* Admission::costs_of(std::string_view model) const {
-  for (const ModelCosts& costs : options_.models) {
-    if (costs.name == model) return &costs;
-  }
-  return nullptr;
-}
-
 Refusal Admission::count(Stage stage, TenantRecord& tenant, Refusal refusal) {
   tenant.refused.fetch_add(1, std::memory_order_relaxed);
   refusals_[static_cast<std::size_t>(stage)][static_cast<std::size_t>(refusal.reason)].fetch_add(
@@ -251,12 +287,18 @@ Refusal Admission::count(Stage stage, TenantRecord& tenant, Refusal refusal) {
 void Admission::untake(Reservation& reservation) {
   reservation.admission_ = nullptr;
   memory_.subtract(std::exchange(reservation.bytes_, 0));
+  const std::uint64_t kv_bytes = std::exchange(reservation.kv_bytes_, 0);
+  ModelRecord* const model = std::exchange(reservation.model_, nullptr);
+  if (kv_bytes > 0) model->kv.subtract(kv_bytes);
   requests_.subtract(1);
   std::exchange(reservation.tenant_, nullptr)->requests.subtract(1);
 }
 
 void Admission::give_back(Reservation& reservation) {
   const std::uint64_t bytes = reservation.bytes_;
+  if (reservation.kv_bytes_ > 0) {
+    reservation.model_->kv_released.fetch_add(reservation.kv_bytes_, std::memory_order_relaxed);
+  }
   untake(reservation);
   bytes_released_.fetch_add(bytes, std::memory_order_relaxed);
   requests_released_.fetch_add(1, std::memory_order_relaxed);
@@ -266,6 +308,8 @@ void Admission::sample() {
   const TimePoint now = clock_.now();
   request_rate_.update(requests_released_.load(std::memory_order_relaxed), now);
   byte_rate_.update(bytes_released_.load(std::memory_order_relaxed), now);
+  if (options_.read_models) models_.update(options_.read_models());
+  models_.sample(now);
   const auto pressure = options_.read_pressure ? options_.read_pressure() : std::nullopt;
   pressure_.store(pressure.value_or(-1), std::memory_order_relaxed);
   pressed_.store(options_.max_memory_pressure > 0 && pressure.has_value() &&
@@ -294,6 +338,10 @@ AdmissionReading Admission::reading() const {
     reading.tenants.push_back({tenant->name, tenant->requests.value(),
                                tenant->admitted.load(std::memory_order_relaxed),
                                tenant->refused.load(std::memory_order_relaxed)});
+  }
+  for (const ModelRecord* const model : models_.with_kv()) {
+    reading.kv_caches.push_back({model->name, model->kv.value(), model->kv_limit_bytes(),
+                                 model->kv_refused.load(std::memory_order_relaxed)});
   }
   return reading;
 }

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "agent/admit/bounded_count.h"
+#include "agent/admit/model_table.h"
 #include "agent/admit/rate_limiter.h"
 #include "agent/admit/release_rate.h"
 #include "agent/admit/tenant_table.h"
@@ -70,13 +71,16 @@ class Reservation {
   void release();
   [[nodiscard]] bool held() const { return admission_ != nullptr; }
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
+  [[nodiscard]] std::uint64_t kv_bytes() const { return kv_bytes_; }
 
  private:
   friend class Admission;
 
   Admission* admission_ = nullptr;  ///< null: holds nothing
   TenantRecord* tenant_ = nullptr;  ///< set while admission_ is
+  ModelRecord* model_ = nullptr;    ///< null: not known
   std::uint64_t bytes_ = 0;         ///< of the memory budget
+  std::uint64_t kv_bytes_ = 0;      ///< of the model's KV cache
   RateKey charged_;                 ///< whose buckets were charged for the request
 };
 
@@ -91,12 +95,8 @@ inline constexpr std::uint64_t kTokenBytes = 12;
 /// known it counts as this.
 inline constexpr std::uint32_t kAssumedContextTokens = 32'768;
 
-/// What admission knows of a model.
-struct ModelCosts {
-  std::string name;
-  std::optional<std::uint32_t> context_tokens;
-  std::uint64_t kv_bytes_per_token = 0;  ///< allocated per request; 0 where it is not
-};
+/// Of a body that is not there yet, as of a prompt: a token for so many bytes.
+inline constexpr std::uint64_t kBytesPerToken = 4;
 
 enum class Stage { kHead, kBody };
 inline constexpr std::size_t kStages = 2;
@@ -118,6 +118,13 @@ struct AdmissionReading {
     std::uint64_t refused = 0;
   };
   std::vector<Tenant> tenants;
+  struct KvCache {
+    std::string model;
+    std::uint64_t reserved_bytes = 0;          ///< what requests in progress need
+    std::optional<std::uint64_t> limit_bytes;  ///< unset: none
+    std::uint64_t refused = 0;                 ///< requests, cumulative
+  };
+  std::vector<KvCache> kv_caches;  ///< of the models that have one
 };
 
 class Admission {
@@ -127,6 +134,8 @@ class Admission {
       std::function<std::optional<Duration>(std::string_view model, std::int32_t level)>;
   /// Percent, as some_avg10(); unset: not known.
   using ReadPressure = std::function<std::optional<double>()>;
+  /// What is known of all models by now.
+  using ReadModels = std::function<std::vector<ModelCosts>()>;
 
   struct Options {
     std::vector<TenantLimit> tenants;
@@ -137,6 +146,7 @@ class Admission {
     double max_memory_pressure = 20;              ///< 0..100 %; 0: never refuses
     PredictedWait predicted_wait;                 ///< empty: never known
     ReadPressure read_pressure;                   ///< empty likewise; called by sample()
+    ReadModels read_models;                       ///< empty: `models` is all; called by sample()
     std::size_t max_unconfigured_tenants = 1024;  ///< beyond, they are counted together
     std::size_t max_rate_buckets = 65'536;        ///< a power of two
   };
@@ -155,8 +165,8 @@ class Admission {
   /// Instead of settle(), when the deadline passed before the body had come: the refusal, counted.
   [[nodiscard]] schedule::Refusal refuse_late(const Reservation& reservation);
 
-  /// Looks at memory pressure and at how fast requests end. To be called every 100 ms to 1 s, by
-  /// one thread; see AdmissionSampler.
+  /// Looks at memory pressure, at the models and at how fast requests end. To be called every 100
+  /// ms to 1 s, by one thread; see AdmissionSampler.
   void sample();
 
   [[nodiscard]] AdmissionReading reading() const;
@@ -174,9 +184,11 @@ class Admission {
                                                       std::uint64_t bytes);
   [[nodiscard]] std::optional<schedule::Refusal> set_bytes(Reservation& reservation,
                                                            std::uint64_t bytes);
+  /// Of this model and no other one from now on; null: of none.
+  [[nodiscard]] std::optional<schedule::Refusal> set_kv(Reservation& reservation,
+                                                        ModelRecord* model, std::uint64_t bytes);
   [[nodiscard]] schedule::Refusal no_memory(std::uint64_t bytes) const;
   [[nodiscard]] schedule::Refusal rate_refusal(const RateRefusal& refused) const;
-  [[nodiscard]] const ModelCosts* costs_of(std::string_view model) const;
   schedule::Refusal count(Stage stage, TenantRecord& tenant, schedule::Refusal refusal);
   void untake(Reservation& reservation);
   void give_back(Reservation& reservation);
@@ -185,6 +197,7 @@ class Admission {
   const Clock& clock_;
   const std::unique_ptr<RateLimiter> limiter_;
   TenantTable tenants_;
+  ModelTable models_;
 
   // Apart from each other: every request writes both.
   alignas(64) BoundedCount requests_;

@@ -82,6 +82,7 @@ void check_texts(const std::string& path, const weir::v1::Model& model,
   not_here(model.has_park_bytes(), "park_bytes");
   not_here(model.has_prefix_reuse(), "prefix_reuse");
   not_here(model.has_speculation(), "speculation");
+  not_here(model.queue().has_max_kv_ratio(), "queue.max_kv_ratio");
   check_batch(path + ".batch", model.batch(), batch_mode(model), problem);
   if (max_batch_size(model.batch()) > kMostTexts) {
     problem(path + ".batch.max_batch_size",
@@ -125,6 +126,7 @@ void check_executor(const std::string& path, const weir::v1::Model& model,
     not_here(model.has_ready_residency(), "ready_residency");
     not_here(model.has_repack(), "repack");
     not_here(model.has_speculation(), "speculation");
+    not_here(model.queue().has_max_kv_ratio(), "queue.max_kv_ratio");
     not_here(model.has_threads(), "threads");
     not_here(model.preload(), "preload");
     not_here(model.trial() != weir::v1::Model::AUTO, "trial");

@@ -68,6 +68,7 @@ constexpr auto kRules = std::to_array<FieldRule>({
     {"weir.v1.BatchLevel.batch_timeout_micros", Range{0, 1e7}, ""},
     {"weir.v1.Queue.max_tokens", Range{1, kTebi}, ""},
     {"weir.v1.Queue.ageing_ms", Range{0, kHourMs}, "10000"},
+    {"weir.v1.Queue.max_kv_ratio", Range{1, 65536}, ""},
     {"weir.v1.Queue.levels", Range{0, 8}, ""},
     {"weir.v1.QueueLevel.level", Range{0, 7}, ""},
     {"weir.v1.QueueLevel.max_requests", Range{1, 1048576}, ""},

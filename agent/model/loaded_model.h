@@ -63,6 +63,9 @@ struct ModelOptions {
   /// Guessed tokens that one step computes, 1..64; unset: none (speculation.h).
   std::optional<std::uint32_t> max_draft_tokens;
   std::uint32_t max_queue = 256;  ///< requests waiting for a sequence; 1..1048576
+  /// Of the KV cache, what admission lets requests in progress need together; >= 1. Unset: a
+  /// bound where cells are in one pool, none elsewhere (kv_capacity.h).
+  std::optional<double> max_kv_ratio;
   /// Of each instance; 1..1024. Unset: its share of the CPUs this process may use, at least one,
   /// but no more than one per kBytesPerThread of the file.
   std::optional<std::uint32_t> threads;

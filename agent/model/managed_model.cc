@@ -10,7 +10,7 @@
 
 #include "agent/model/embedding_engine.h"
 #include "agent/model/engine.h"
-#include "agent/model/file_stamp.h"
+#include "agent/model/gguf_check.h"
 
 namespace weir::model {
 
@@ -195,6 +195,25 @@ ModelInfo ManagedModel::info() const {
   return info;
 }
 
+KvCapacity ManagedModel::kv_capacity(std::size_t& reads_left) {
+  if (options_.task != Task::kGenerate) return {};
+  const auto stamp = file_stamp(options_.path);
+  {
+    const std::lock_guard lock(mutex_);
+    const bool known = lifecycle_.state() == State::kReady || !stamp || stamp == kv_stamp_;
+    if (known || reads_left == 0) return kv_;
+  }
+  --reads_left;
+  // Not by gguf_vetting(): what is wrong with the file, the load will say and count.
+  const auto file = check_gguf_file(options_.path);
+  const std::lock_guard lock(mutex_);
+  if (lifecycle_.state() != State::kReady) {
+    kv_ = file ? model::kv_capacity(options_, file->shape) : KvCapacity{};
+    kv_stamp_ = stamp;
+  }
+  return kv_;
+}
+
 std::optional<TimePoint> ManagedModel::idle_since_locked() const {
   return current_ ? current_->queue()->idle_since() : std::nullopt;
 }
@@ -362,12 +381,18 @@ void ManagedModel::loaded(const ModelVersion& engine) {
 
 void ManagedModel::warmed(const ModelVersion& engine) {
   std::vector<Done> waiters;
+  const ModelInfo info = engine.info();
+  const auto stamp = engine.stamp();
   {
     const std::lock_guard lock(mutex_);
     if (!loads_locked(engine)) return;
     if (lifecycle_.warmed() == Lifecycle::Action::kSwap) {
       (void)retire_locked(UnloadCause::kReplaced, /*if_idle=*/false);
       current_ = std::move(successor_);
+    }
+    if (options_.task == Task::kGenerate) {
+      kv_ = model::kv_capacity(options_, info.context_tokens, info.memory.kv_bytes);
+      kv_stamp_ = stamp;
     }
     waiters = std::exchange(load_waiters_, {});
   }

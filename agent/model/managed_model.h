@@ -20,6 +20,8 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/model/file_stamp.h"
+#include "agent/model/kv_capacity.h"
 #include "agent/model/lifecycle.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/model_memory.h"
@@ -68,6 +70,10 @@ class ManagedModel final : public Runner, private VersionHost {
   /// Does what is due; says when something will be.
   [[nodiscard]] std::optional<TimePoint> tick();
 
+  /// Of the version that is loaded, or else of the file. Looks at the file, and reads the head of
+  /// one that it has not seen yet while `reads_left`, which counts down.
+  [[nodiscard]] KvCapacity kv_capacity(std::size_t& reads_left);
+
   /// Unset: it must stay now.
   [[nodiscard]] std::optional<Evictable> evictable() const;
   /// Lets it go if it still may; false: it stays.
@@ -106,6 +112,8 @@ class ManagedModel final : public Runner, private VersionHost {
   std::map<const ModelVersion*, std::uint64_t> bytes_;
   ModelInfo counts_;  ///< the model's name and file, what engines counted that are no more
   std::optional<TimePoint> last_used_;
+  KvCapacity kv_;
+  std::optional<FileStamp> kv_stamp_;  ///< of the file that kv_ is of
   std::vector<Done> load_waiters_;
   std::vector<Done> unload_waiters_;
   bool draining_ = false;

@@ -240,6 +240,24 @@ bool Registry::wait_idle(Duration timeout) {
   return idle;
 }
 
+std::vector<Registry::NamedKv> Registry::kv_capacities() const {
+  std::vector<std::pair<std::string, ManagedModel*>> listed;
+  {
+    const std::shared_lock lock(mutex_);
+    for (const auto& [name, entry] : entries_) {
+      if (entry.listed && entry.managed != nullptr) listed.emplace_back(name, entry.managed);
+    }
+  }
+  // Each takes some ten milliseconds when its vocabulary is large.
+  std::size_t reads_left = 8;
+  std::vector<NamedKv> all;
+  all.reserve(listed.size());
+  for (auto& [name, model] : listed) {
+    all.push_back({std::move(name), model->kv_capacity(reads_left)});
+  }
+  return all;
+}
+
 // ---- memory -------------------------------------------------------------------------------------
 
 std::vector<ModelMemory::Candidate> Registry::candidates() const {

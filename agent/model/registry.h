@@ -82,6 +82,14 @@ class Registry final : public Executor, public ModelAdmin {
   /// Look at the clock again: for clocks that jump.
   void wake() { keeper_->wake(); }
 
+  struct NamedKv {
+    std::string model;
+    KvCapacity kv;
+  };
+  /// Of all models that are listed. Reads the heads of at most a few files that it has not seen yet
+  /// at each call: not for threads that serve.
+  [[nodiscard]] std::vector<NamedKv> kv_capacities() const;
+
   [[nodiscard]] std::optional<std::uint64_t> memory_budget() const { return memory_.budget(); }
   [[nodiscard]] std::uint64_t memory_reserved() const { return memory_.reserved(); }
 

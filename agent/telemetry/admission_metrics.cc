@@ -34,6 +34,19 @@ void render_admission_metrics(PrometheusText& out, const admit::AdmissionReading
       out.sample({{"tenant", tenant.name}}, tenant.*field);
     }
   };
+  const auto kv_caches = [&](Metric metric, auto field) {
+    out.family(kCatalogue[metric]);
+    for (const auto& cache : admission.kv_caches) {
+      out.sample({{"model", cache.model}}, cache.*field);
+    }
+  };
+  using KvCache = admit::AdmissionReading::KvCache;
+  kv_caches(kAdmissionKvReserved, &KvCache::reserved_bytes);
+  out.family(kCatalogue[kAdmissionKvLimit]);
+  for (const auto& cache : admission.kv_caches) {
+    if (cache.limit_bytes) out.sample({{"model", cache.model}}, *cache.limit_bytes);
+  }
+  kv_caches(kAdmissionKvRefusals, &KvCache::refused);
   using Tenant = admit::AdmissionReading::Tenant;
   tenants(kTenantRequests, &Tenant::requests);
   tenants(kTenantAdmitted, &Tenant::admitted);

@@ -54,6 +54,12 @@ def admission_of(agent):
             prometheus.value(families, "weir_admission_reserved_bytes"))
 
 
+def kv_of(agent):
+    families = prometheus.parse(agent.request("GET", "/metrics").body.decode())
+    return [prometheus.value(families, f"weir_admission_kv_{name}", model=MODEL_NAME)
+            for name in ("reserved_bytes", "limit_bytes", "refusals_total")]
+
+
 def upload(agent, length, sent=b"{"):
     """A connection whose request announces `length` bytes and has sent `sent`."""
     host, port = agent.http.split(":")
@@ -102,6 +108,31 @@ class AdmissionTest(unittest.TestCase):
             self.assertEqual(Curl(agent, PROMPT).status, 200)
         wait_until(lambda: admission_of(agent) == (0, 0), "nothing is set aside")
         self.assertEqual(Curl(agent, b" " * (MIB - 10)).status, 400)  # read, and no JSON
+
+    def test_requests_that_need_more_kv_than_may_stand_in_line_are_refused(self):
+        agent = self.enterContext(Agent(models=[
+            model(max_sequences=1, queue={"max_kv_ratio": 1})]))
+        wait_ready(agent)
+        families = prometheus.parse(agent.request("GET", "/metrics").body.decode())
+        limit = prometheus.value(families, "weir_model_part_bytes", model=MODEL_NAME, part="kv")
+        # By the file first, then by what libllama's log says, which is rounded.
+        known = f'weir_admission_kv_limit_bytes{{model="{MODEL_NAME}"}} {int(limit)}\n'
+        wait_until(lambda: known in agent.request("GET", "/metrics").body.decode(),
+                   "the cache is known")
+        with contextlib.closing(upload(agent, 1800)):  # 450 tokens, of the 512 that there are
+            wait_until(lambda: kv_of(agent)[0] > 0, "the upload is admitted")
+            self.assertAlmostEqual(kv_of(agent)[0] / limit, 450 / 512, delta=0.01)
+            # By its header alone; and with a header that fits, by what it asks for.
+            for refused in (Curl(agent, b" " * 1000), Curl(agent, {**PROMPT, "max_tokens": 500})):
+                self.assertEqual((refused.status, refused.code()), (429, "memory"), refused)
+                self.assertIn("queue.max_kv_ratio", refused.body)
+                self.assertGreaterEqual(int(refused.headers["retry-after"]), 1)
+            self.assertEqual(Curl(agent, PROMPT).status, 200)
+        wait_until(lambda: kv_of(agent)[0] == 0, "nothing is set aside")
+        self.assertEqual(kv_of(agent)[2], 2)
+        self.assertIn("reason=memory", agent.log())
+        # A whole context fits when nobody else is there, however much is asked for.
+        self.assertEqual(Curl(agent, {**PROMPT, "max_tokens": 100000}).status, 200)
 
     def test_answer_reaches_a_client_that_is_still_sending(self):
         agent = self.agent({"memory_bytes": 4 * MIB}, max_body_bytes=8 * MIB)

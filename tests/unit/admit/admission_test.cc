@@ -110,15 +110,15 @@ TEST_F(AdmissionTest, MemoryIsBoundedAndWhatNeverFitsIsHopeless) {
 }
 
 TEST_F(AdmissionTest, SettlingCorrectsTheBytes) {
-  options.models = {{"m", 1000, 100}, {"n", std::nullopt, 0}};
+  options.models = {{"m", 1000}, {"n"}};
   start();
   Reservation reservation = admitted({.body_bytes = kMiB});
   EXPECT_FALSE(admission->settle(reservation, {.model = "m", .prompt_bytes = 50, .tokens = 10}));
-  EXPECT_EQ(reservation.bytes(), 50 + kAnswerBytes + 10 * (kTokenBytes + 100));
+  EXPECT_EQ(reservation.bytes(), 50 + kAnswerBytes + 10 * kTokenBytes);
   EXPECT_EQ(admission->reading().reserved_bytes, reservation.bytes());
   Reservation more = admitted({});
   EXPECT_FALSE(admission->settle(more, {.model = "m", .prompt_bytes = 0, .tokens = 2'000'000'000}));
-  EXPECT_EQ(more.bytes(), kAnswerBytes + 1000 * (kTokenBytes + 100)) << "no more than the context";
+  EXPECT_EQ(more.bytes(), kAnswerBytes + 1000 * kTokenBytes) << "no more than the context";
   Reservation other = admitted({});
   EXPECT_FALSE(
       admission->settle(other, {.model = "n", .prompt_bytes = 0, .tokens = 2'000'000'000}));
@@ -127,12 +127,12 @@ TEST_F(AdmissionTest, SettlingCorrectsTheBytes) {
 
 TEST_F(AdmissionTest, SettlingRefusesWhatDoesNotFitAndHoldsWhatItHad) {
   options.memory_bytes = kMiB;
-  options.models = {{"m", 100'000, 1000}};
+  options.models = {{"m", 100'000}};
   start();
   Reservation reservation = admitted({.body_bytes = 10});
   const std::uint64_t before = reservation.bytes();
   const auto refusal =
-      admission->settle(reservation, {.model = "m", .prompt_bytes = 10, .tokens = 5000});
+      admission->settle(reservation, {.model = "m", .prompt_bytes = 10, .tokens = 100'000});
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, RefusalReason::kMemory);
   EXPECT_EQ(refusal->retry_after, std::nullopt);
@@ -154,7 +154,7 @@ TEST_F(AdmissionTest, APassedDeadlineIsHopeless) {
 }
 
 TEST_F(AdmissionTest, ADeadlineBeforeThePredictedTurnIsHopeless) {
-  options.models = {{"m", std::nullopt, 0}};
+  options.models = {{"m"}};
   options.predicted_wait = [](std::string_view model, std::int32_t level) {
     return model == "m" ? std::optional<Duration>(milliseconds(100 * (level + 1))) : std::nullopt;
   };
@@ -200,7 +200,7 @@ TEST_F(AdmissionTest, RateLimitsSayWhenToComeBackAndRecover) {
   rule.tenant = "a";
   rule.requests_per_second = 0.4;
   options.rate_rules = {rule};
-  options.models = {{"m", std::nullopt, 0}};
+  options.models = {{"m"}};
   start();
   EXPECT_TRUE(admitted({.tenant = "a"}).held());
   const Refusal refusal = refused({.tenant = "a"});
@@ -220,7 +220,7 @@ TEST_F(AdmissionTest, MoreTokensThanABucketHoldsIsHopeless) {
   rule.tokens_per_second = 100;
   rule.tokens_burst = 100;
   options.rate_rules = {rule};
-  options.models = {{"m", 512, 0}};
+  options.models = {{"m", 512}};
   start();
   Reservation reservation = admitted({});
   auto refusal = admission->settle(reservation, {.model = "m", .tokens = 101});
@@ -246,7 +246,7 @@ TEST_F(AdmissionTest, RefusedRequestsDoNotCountAsPace) {
   RateRule rule;
   rule.requests_per_second = 0.001;
   options.rate_rules = {rule};
-  options.models = {{"m", std::nullopt, 0}};
+  options.models = {{"m"}};
   options.max_requests = 1;
   start();
   admission->sample();
@@ -300,7 +300,7 @@ TEST_F(AdmissionTest, AgreesWithASimpleModelAndEndsAtZero) {
     options.max_requests = 20;
     options.memory_bytes = 2 * kMiB;
     options.tenants = {{"a", 5}, {"b", 8}};
-    options.models = {{"m", 4096, 64}, {"n", std::nullopt, 0}};
+    options.models = {{"m", 4096}, {"n"}};
     start();
     struct Held {
       Reservation reservation;
@@ -335,8 +335,7 @@ TEST_F(AdmissionTest, AgreesWithASimpleModelAndEndsAtZero) {
           const bool m = pick(2) == 0;
           const std::uint64_t bytes =
               prompt + kAnswerBytes +
-              (m ? std::min<std::uint64_t>(tokens, 4096) * (kTokenBytes + 64)
-                 : tokens * kTokenBytes);
+              (m ? std::min<std::uint64_t>(tokens, 4096) : tokens) * kTokenBytes;
           const bool fits = sum() - held[at].bytes + bytes <= options.memory_bytes;
           const auto refusal =
               admission->settle(held[at].reservation,
@@ -370,7 +369,7 @@ TEST_F(AdmissionTest, ThreadsLeaveEveryCountAtZero) {
   options.rate_rules = {rule};
   options.max_requests = 6;
   options.memory_bytes = kMiB;
-  options.models = {{"m", std::nullopt, 0}};
+  options.models = {{"m"}};
   start();
   std::atomic<std::uint64_t> refused_by_us{0};
   {

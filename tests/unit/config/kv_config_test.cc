@@ -1,26 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Model.kv_tokens, park_bytes and prefix_reuse.
+// Model.kv_tokens, park_bytes, prefix_reuse and queue.max_kv_ratio.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 
-#include "agent/config/config_loader.h"
+#include "tests/fixtures/model_config.h"
 
 namespace weir::config {
 namespace {
 
 using testing::HasSubstr;
-
-auto with_model(const std::string& text) {
-  return parse_config("models: [{name: m, " + text + "}]", "deploy/config/weir.yaml");
-}
-
-std::string problem(const std::string& text) {
-  const auto config = with_model(text);
-  return config.ok() ? "accepted" : config.error().message;
-}
 
 TEST(KvConfig, CellsAreReservedAndPrefixesReusedUnlessTheFileSaysOtherwise) {
   const auto config = with_model("path: weir.yaml");
@@ -49,6 +40,19 @@ TEST(KvConfig, OneShotWorkHasNoCells) {
                 HasSubstr("models[0]." + field.substr(0, field.find(':')) +
                           ": does not apply to executor identity"));
   }
+}
+
+TEST(KvConfig, WhatRequestsInProgressMayNeedIsAMultipleOfTheCache) {
+  const auto config = with_model("path: weir.yaml, queue: {max_kv_ratio: 2.5}");
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->models(0).queue().max_kv_ratio(), 2.5);
+  EXPECT_FALSE(with_model("path: weir.yaml")->models(0).queue().has_max_kv_ratio());
+  EXPECT_THAT(problem("path: weir.yaml, queue: {max_kv_ratio: 0.9}"),
+              HasSubstr("models[0].queue.max_kv_ratio"));
+  EXPECT_THAT(problem("executor: identity, queue: {max_kv_ratio: 1}"),
+              HasSubstr("models[0].queue.max_kv_ratio: does not apply to executor identity"));
+  EXPECT_THAT(problem("path: weir.yaml, task: embed, queue: {max_kv_ratio: 1}"),
+              HasSubstr("models[0].queue.max_kv_ratio: applies to task generate only"));
 }
 
 }  // namespace

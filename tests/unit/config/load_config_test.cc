@@ -6,21 +6,12 @@
 
 #include <string>
 
-#include "agent/config/config_loader.h"
+#include "tests/fixtures/model_config.h"
 
 namespace weir::config {
 namespace {
 
 using testing::HasSubstr;
-
-auto with_model(const std::string& text) {
-  return parse_config("models: [{name: m, " + text + "}]", "deploy/config/weir.yaml");
-}
-
-std::string problem(const std::string& text) {
-  const auto config = with_model(text);
-  return config.ok() ? "accepted" : config.error().message;
-}
 
 TEST(LoadConfig, FilesAreReadAheadUnlessTheFileSaysOtherwise) {
   const auto config = with_model("path: weir.yaml");

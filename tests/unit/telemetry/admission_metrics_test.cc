@@ -19,6 +19,7 @@ TEST(AdmissionMetrics, EveryNumberIsItsOwn) {
   reading.refusals[0][static_cast<std::size_t>(RefusalReason::kRateLimited)] = 7;
   reading.refusals[1][static_cast<std::size_t>(RefusalReason::kMemory)] = 8;
   reading.tenants = {{"acme", 9, 10, 11}};
+  reading.kv_caches = {{"tiny", 12, 13, 14}};
   PrometheusText out;
   render_admission_metrics(out, reading);
   const std::string text = std::move(out).take();
@@ -29,6 +30,9 @@ TEST(AdmissionMetrics, EveryNumberIsItsOwn) {
         "weir_admission_rate_spills_total 6",
         "weir_admission_refusals_total{stage=\"head\",reason=\"rate_limited\"} 7",
         "weir_admission_refusals_total{stage=\"body\",reason=\"memory\"} 8",
+        "weir_admission_kv_reserved_bytes{model=\"tiny\"} 12",
+        "weir_admission_kv_limit_bytes{model=\"tiny\"} 13",
+        "weir_admission_kv_refusals_total{model=\"tiny\"} 14",
         "weir_tenant_requests{tenant=\"acme\"} 9",
         "weir_tenant_requests_admitted_total{tenant=\"acme\"} 10",
         "weir_tenant_requests_refused_total{tenant=\"acme\"} 11"}) {
