@@ -64,8 +64,8 @@ EmbeddingEngine::EmbeddingEngine(ModelOptions options, const Clock& clock,
       workers_(workers),
       host_(host),
       load_wanted_(options_.preload),
-      jobs_(texts_per_batch(options_), options_.max_batch_tokens),
-      former_(batch_options(options_)) {
+      former_(batch_options(options_)),
+      budget_(options_.max_batch_tokens) {
   info_.name = options_.name;
   info_.path = options_.path;
   info_.task = options_.task;
@@ -219,6 +219,7 @@ Status EmbeddingEngine::load_file() {
       file->bytes + weights->copied_bytes + instances * embedding_model_bytes(options_, model);
   if (Status reserved = reserve(estimate); !reserved) return reserved;
   if (Status made = make_instances(*weights, instances); !made) return made;
+  share_ = std::max(1U, threads_ / static_cast<std::uint32_t>(instances));
   MemoryReading memory;
   for (const EmbeddingModel& made : models_) memory.add(made.memory());
   memory.mapped_bytes = weights->file_bytes;
@@ -359,7 +360,7 @@ void EmbeddingEngine::take_requests() {
     if (!level) return;
     {
       const std::lock_guard lock(mutex_);
-      if (!jobs_.wants(*level)) return;
+      if (!jobs_.wants(*level, bound_locked().times(sharers_locked()))) return;
     }
     std::vector<Taken> taken = queue_->take(1);
     if (taken.empty()) return;
@@ -386,27 +387,36 @@ void EmbeddingEngine::drop_leavers() {
   settle(ended);
 }
 
+EmbeddingBound EmbeddingEngine::bound_locked() const {
+  return {texts_per_batch(options_), learns() ? budget_.tokens() : options_.max_batch_tokens};
+}
+
+std::size_t EmbeddingEngine::sharers_locked() const {
+  return learns() ? models_.size() - executing_ : 1;
+}
+
 EmbeddingEngine::Batch EmbeddingEngine::due_batch(std::optional<TimePoint>& look_again) {
   const std::lock_guard lock(mutex_);
   const TimePoint now = clock_.now();
-  const EmbeddingJobs::Waiting waiting = jobs_.waiting();
+  const std::size_t sharers = sharers_locked();
+  EmbeddingBound bound = bound_locked();
+  const EmbeddingJobs::Waiting waiting = jobs_.waiting(bound.times(sharers));
   if (waiting.texts == 0) return {};
   const schedule::BatchDecision decision =
       former_.decide({waiting.texts, waiting.oldest, waiting.deadline}, now);
-  Batch batch;
-  if (waiting.is_full) {
-    batch.pieces = jobs_.pack(texts_per_batch(options_));
-    batch.cause = schedule::BatchCause::kFull;
-  } else if (decision.take > 0) {
-    batch.pieces = jobs_.pack(decision.take);
-    batch.cause = decision.cause;
-  } else {
+  const bool is_enough = waiting.fills(bound);
+  if (!is_enough && decision.take == 0) {
     look_again = decision.look_again.value_or(now + kLongestRest);
     return {};
   }
-  const bool is_alone = ++executing_ == 1 && jobs_.waiting().texts == 0 && !queue_->has_work();
-  const auto instances = static_cast<std::uint32_t>(models_.size());
-  batch.threads = is_alone ? threads_ : std::max<std::uint32_t>(1, threads_ / instances);
+  Batch batch;
+  batch.cause = is_enough ? schedule::BatchCause::kFull : decision.cause;
+  if (!is_enough) bound.texts = std::min(bound.texts, decision.take);
+  budget_.made(waiting.fills(bound.times(sharers)));
+  if (sharers > 1) bound = bound.share(waiting.tokens, sharers);
+  batch.pieces = jobs_.pack(bound);
+  const bool is_alone = ++executing_ == 1 && jobs_.waiting({}).texts == 0 && !queue_->has_work();
+  batch.threads = is_alone ? threads_ : share_;
   return batch;
 }
 
@@ -441,6 +451,7 @@ void EmbeddingEngine::execute(std::size_t instance, const Batch& batch) {
     const std::lock_guard lock(mutex_);
     --executing_;
     former_.ran(batch.pieces.size(), end - start);
+    if (batch.threads == share_) budget_.ran(tokens, end - start);
     info_.batches->add(batch.pieces.size(), batch.cause);
     info_.prompt_tokens += tokens;
     ++info_.decode_steps;

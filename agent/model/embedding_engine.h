@@ -7,7 +7,10 @@
 // its listener hears all results at once.
 //
 // Instances share the threads of the model: under load each computes on its part, so that none
-// waits for another at the end of every node of a graph; one that is alone takes all.
+// waits for another at the end of every node of a graph; a single text while nothing else is
+// computed takes all. In mode `learned` a batch has as many tokens as EmbeddingBudget says, and
+// what waits is shared out among the instances that are idle; in the others it is as large as
+// configured.
 //
 // The first instance loads and warms the model when the first request comes, and frees it at the
 // end. Instances take turns at looking for a batch: one waits at the queue, the others for it.
@@ -28,6 +31,7 @@
 
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
+#include "agent/model/embedding_budget.h"
 #include "agent/model/embedding_jobs.h"
 #include "agent/model/embedding_model.h"
 #include "agent/model/file_stamp.h"
@@ -97,6 +101,11 @@ class EmbeddingEngine final : public ModelVersion {
   /// A batch that is due now; no pieces: wait until `look_again` is over, or for a request.
   [[nodiscard]] Batch due_batch(std::optional<TimePoint>& look_again);
   void wait_for_requests(std::optional<TimePoint> look_again);
+  /// Of a batch.
+  [[nodiscard]] EmbeddingBound bound_locked() const;
+  /// Among how many what waits is shared out: who asks, and others that are idle.
+  [[nodiscard]] std::size_t sharers_locked() const;
+  [[nodiscard]] bool learns() const { return options_.batch.mode == schedule::BatchMode::kLearned; }
   void execute(std::size_t instance, const Batch& batch);
   /// Tells those that have ended; not under the lock.
   void settle(const std::vector<std::shared_ptr<EmbeddingJob>>& ended);
@@ -115,6 +124,7 @@ class EmbeddingEngine final : public ModelVersion {
   bool no_memory_ = false;                    ///< why the load failed
   std::size_t values_per_text_ = 0;
   std::uint32_t threads_ = 1;  ///< of all instances together
+  std::uint32_t share_ = 1;    ///< of each under load
 
   std::atomic<bool> stopping_{false};  ///< read by the abort callback
 
@@ -129,6 +139,7 @@ class EmbeddingEngine final : public ModelVersion {
   EmbeddingJobs jobs_;
   std::size_t executing_ = 0;  ///< instances
   schedule::BatchFormer former_;
+  EmbeddingBudget budget_;  ///< where it learns
 
   std::jthread thread_;  // last: runs while the rest lives
 };

@@ -22,9 +22,8 @@ void EmbeddingJobs::forget(const EmbeddingJob* job) {
   std::erase_if(jobs_, [&](const auto& other) { return other.get() == job; });
 }
 
-EmbeddingJobs::Waiting EmbeddingJobs::waiting() const {
+EmbeddingJobs::Waiting EmbeddingJobs::waiting(const EmbeddingBound& bound) const {
   Waiting waiting;
-  std::size_t tokens = 0;
   for (const auto& job : jobs_) {
     if (!job->waits()) continue;
     const TimePoint accepted = job->taken.accepted;
@@ -33,31 +32,28 @@ EmbeddingJobs::Waiting EmbeddingJobs::waiting() const {
     if (deadline && (!waiting.deadline || *deadline < *waiting.deadline)) {
       waiting.deadline = deadline;
     }
-    for (std::size_t i = job->next; i < job->texts.size() && !waiting.is_full; ++i) {
+    for (std::size_t i = job->next; i < job->texts.size() && !waiting.fills(bound); ++i) {
       ++waiting.texts;
-      tokens += job->texts[i].size();
-      waiting.is_full = waiting.texts >= most_texts_ || tokens >= most_tokens_;
+      waiting.tokens += job->texts[i].size();
     }
   }
   return waiting;
 }
 
-bool EmbeddingJobs::wants(std::int32_t level) const {
-  std::size_t texts = 0;
-  std::size_t tokens = 0;
+bool EmbeddingJobs::wants(std::int32_t level, const EmbeddingBound& bound) const {
+  Waiting heads;
   bool is_urgent = true;
   for (const auto& job : jobs_) {
     if (!job->waits()) continue;
-    ++texts;
-    tokens += tokens_of_next(*job);
+    ++heads.texts;
+    heads.tokens += tokens_of_next(*job);
     is_urgent = is_urgent && level < job->taken.request->priority;
   }
-  return is_urgent || (texts < most_texts_ && tokens < most_tokens_);
+  return is_urgent || !heads.fills(bound);
 }
 
-std::vector<EmbeddingPiece> EmbeddingJobs::pack(std::size_t most_texts) {
+std::vector<EmbeddingPiece> EmbeddingJobs::pack(const EmbeddingBound& bound) {
   std::vector<EmbeddingPiece> pieces;
-  most_texts = std::min(most_texts, most_texts_);
   std::vector<Jobs::iterator> order;
   for (auto job = jobs_.begin(); job != jobs_.end(); ++job) {
     if ((*job)->waits()) order.push_back(job);
@@ -69,14 +65,14 @@ std::vector<EmbeddingPiece> EmbeddingJobs::pack(std::size_t most_texts) {
   }
   std::size_t tokens = 0;
   bool took = true;
-  while (took && pieces.size() < most_texts) {
+  while (took && pieces.size() < bound.texts) {
     took = false;
     for (const auto& place : order) {
       EmbeddingJob& job = **place;
-      if (pieces.size() == most_texts) break;
+      if (pieces.size() == bound.texts) break;
       if (!job.waits()) continue;
       const std::size_t more = tokens_of_next(job);
-      if (!pieces.empty() && tokens + more > most_tokens_) continue;
+      if (!pieces.empty() && tokens + more > bound.tokens) continue;
       tokens += more;
       pieces.push_back({*place, job.next++});
       ++job.computing;

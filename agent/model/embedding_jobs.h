@@ -5,12 +5,13 @@
 // A batch takes one text of each request in turn, so that a request with thousands of texts lets
 // one with a single text pass: requests of a more urgent level first, and within a level those
 // first that have been left out for longest. Every fourth batch goes by the latter alone, so that
-// the least urgent get on as well. A batch is bounded in texts and tokens; a text that is larger
-// than the bound is a batch of its own.
+// the least urgent get on as well. A batch is bounded in texts and tokens, as its owner says; a
+// text that is larger than the bound is a batch of its own.
 //
 // Thread-compatible: the owner locks.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -51,12 +52,23 @@ struct EmbeddingPiece {
   std::size_t text = 0;
 };
 
+/// Both >= 1.
+struct EmbeddingBound {
+  std::size_t texts = 1;
+  std::size_t tokens = 1;
+
+  /// Of so many batches, >= 1.
+  [[nodiscard]] EmbeddingBound times(std::size_t batches) const {
+    return {texts * batches, tokens * batches};
+  }
+  /// Of one of so many batches, >= 1, among which these tokens are shared out.
+  [[nodiscard]] EmbeddingBound share(std::size_t of_tokens, std::size_t batches) const {
+    return {texts, std::clamp<std::size_t>((of_tokens + batches - 1) / batches, 1, tokens)};
+  }
+};
+
 class EmbeddingJobs {
  public:
-  /// Both >= 1.
-  EmbeddingJobs(std::size_t most_texts, std::size_t most_tokens)
-      : most_texts_(most_texts), most_tokens_(most_tokens) {}
-
   void add(std::shared_ptr<EmbeddingJob> job) { jobs_.push_back(std::move(job)); }
   /// Whose end has been told; or will be without another batch.
   void forget(const EmbeddingJob* job);
@@ -64,27 +76,29 @@ class EmbeddingJobs {
   /// All that were added and not forgotten.
   [[nodiscard]] const std::list<std::shared_ptr<EmbeddingJob>>& all() const { return jobs_; }
 
-  /// What waits to be put into a batch.
+  /// What waits to be put into batches, counted until the bound is reached.
   struct Waiting {
-    std::size_t texts = 0;  ///< no more than a batch may have
-    bool is_full = false;   ///< a batch of these can take no more
-    TimePoint oldest{};     ///< acceptance of its request, where there are texts
+    std::size_t texts = 0;
+    std::size_t tokens = 0;
+    TimePoint oldest{};  ///< acceptance of its request, where there are texts
     std::optional<TimePoint> deadline;
+
+    [[nodiscard]] bool fills(const EmbeddingBound& bound) const {
+      return texts >= bound.texts || tokens >= bound.tokens;
+    }
   };
-  [[nodiscard]] Waiting waiting() const;
+  [[nodiscard]] Waiting waiting(const EmbeddingBound& bound) const;
 
-  /// Whether a request of this level is to be added: a batch of one text of each has room for more,
-  /// or none of them is as urgent.
-  [[nodiscard]] bool wants(std::int32_t level) const;
+  /// Whether a request of this level is to be added: one text of each is less than the bound, or
+  /// none of them is as urgent.
+  [[nodiscard]] bool wants(std::int32_t level, const EmbeddingBound& bound) const;
 
-  /// Takes the texts of a batch out of what waits, at most `most_texts` of them. Empty: none waits.
-  [[nodiscard]] std::vector<EmbeddingPiece> pack(std::size_t most_texts);
+  /// Takes the texts of a batch out of what waits. Empty: none waits.
+  [[nodiscard]] std::vector<EmbeddingPiece> pack(const EmbeddingBound& bound);
 
  private:
   using Jobs = std::list<std::shared_ptr<EmbeddingJob>>;
 
-  const std::size_t most_texts_;
-  const std::size_t most_tokens_;
   Jobs jobs_;  ///< who has been left out for longest first
   std::uint64_t packed_ = 0;
 };

@@ -5,7 +5,7 @@
 //
 // Attention is computed over all tokens of a call, whatever text they are of, so a call's cost
 // grows with the square of its tokens beside what each token costs. Beyond a few hundred tokens a
-// larger call is slower for each of them: see kDefaultBatchTokens.
+// larger call is slower for each of them (embedding_budget.h).
 //
 // Thread-compatible: one thread at a time. Shares the weights, owns its contexts. A file that does
 // not do the task is an error that says what would.

@@ -53,76 +53,102 @@ TEST(TokenLists, ReadsWhatWasJoined) {
 }
 
 TEST(EmbeddingJobs, EachRequestGetsATextInTurn) {
-  EmbeddingJobs jobs(5, 1000);
+  constexpr EmbeddingBound kBound{5, 1000};
+  EmbeddingJobs jobs;
   const std::vector all = {job({1, 1, 1, 1, 1, 1}), job({1}), job({1, 1})};
   for (const auto& one : all) jobs.add(one);
-  const auto first = jobs.pack(5);
+  const auto first = jobs.pack(kBound);
   EXPECT_EQ(names(first, all), "abcac");
   EXPECT_EQ(first[3].text, 1U);
   EXPECT_EQ(all[0]->computing, 2U);
-  EXPECT_EQ(names(jobs.pack(5), all), "aaaa");
-  EXPECT_TRUE(jobs.pack(5).empty());
+  EXPECT_EQ(names(jobs.pack(kBound), all), "aaaa");
+  EXPECT_TRUE(jobs.pack(kBound).empty());
 }
 
 TEST(EmbeddingJobs, TokensBoundABatchAndASmallerTextFillsIt) {
-  EmbeddingJobs jobs(32, 100);
+  constexpr EmbeddingBound kBound{32, 100};
+  EmbeddingJobs jobs;
   const std::vector all = {job({60, 60}), job({60}), job({30})};
   for (const auto& one : all) jobs.add(one);
-  EXPECT_EQ(names(jobs.pack(32), all), "ac");
+  EXPECT_EQ(names(jobs.pack(kBound), all), "ac");
   // Who was left out comes first.
-  EXPECT_EQ(names(jobs.pack(32), all), "b");
-  EXPECT_EQ(names(jobs.pack(32), all), "a");
+  EXPECT_EQ(names(jobs.pack(kBound), all), "b");
+  EXPECT_EQ(names(jobs.pack(kBound), all), "a");
 }
 
 TEST(EmbeddingJobs, TextBeyondTheBoundIsABatchOfItsOwn) {
-  EmbeddingJobs jobs(32, 100);
+  constexpr EmbeddingBound kBound{32, 100};
+  EmbeddingJobs jobs;
   const std::vector all = {job({500, 1}), job({1})};
   for (const auto& one : all) jobs.add(one);
-  EXPECT_TRUE(jobs.waiting().is_full);
-  EXPECT_EQ(names(jobs.pack(32), all), "a");
-  EXPECT_EQ(names(jobs.pack(32), all), "ba");
+  EXPECT_TRUE(jobs.waiting(kBound).fills(kBound));
+  EXPECT_EQ(names(jobs.pack(kBound), all), "a");
+  EXPECT_EQ(names(jobs.pack(kBound), all), "ba");
 }
 
 TEST(EmbeddingJobs, UrgentRequestsGoFirstButForOneBatchInFour) {
-  EmbeddingJobs jobs(1, 100);
+  constexpr EmbeddingBound kBound{1, 100};
+  EmbeddingJobs jobs;
   const std::vector all = {job({1, 1, 1}, 7), job({1, 1, 1, 1, 1, 1}, 0)};
   for (const auto& one : all) jobs.add(one);
   std::string order;
-  for (int i = 0; i < 9; ++i) order += names(jobs.pack(1), all);
+  for (int i = 0; i < 9; ++i) order += names(jobs.pack(kBound), all);
   EXPECT_EQ(order, "bbbabbbaa");
 }
 
 TEST(EmbeddingJobs, TellsWhatWaits) {
   using std::chrono::milliseconds;
-  EmbeddingJobs jobs(4, 100);
-  EXPECT_EQ(jobs.waiting().texts, 0U);
-  EXPECT_TRUE(jobs.wants(7));
+  constexpr EmbeddingBound kBound{4, 100};
+  EmbeddingJobs jobs;
+  EXPECT_EQ(jobs.waiting(kBound).texts, 0U);
+  EXPECT_TRUE(jobs.wants(7, kBound));
   const auto late = job({10, 10}, 4, milliseconds(5));
   const auto early = job({10}, 4, milliseconds(2));
   early->taken.request->deadline = kStart + milliseconds(80);
   late->taken.request->deadline = kStart + milliseconds(90);
   jobs.add(late);
   jobs.add(early);
-  const auto waiting = jobs.waiting();
+  const auto waiting = jobs.waiting(kBound);
   EXPECT_EQ(waiting.texts, 3U);
-  EXPECT_FALSE(waiting.is_full);
+  EXPECT_FALSE(waiting.fills(kBound));
   EXPECT_EQ(waiting.oldest, kStart + milliseconds(2));
   EXPECT_EQ(waiting.deadline, kStart + milliseconds(80));
   jobs.add(job({100}));
-  EXPECT_TRUE(jobs.waiting().is_full);
-  EXPECT_FALSE(jobs.wants(4));
-  EXPECT_TRUE(jobs.wants(3));  // more urgent than all of them
+  EXPECT_TRUE(jobs.waiting(kBound).fills(kBound));
+  EXPECT_FALSE(jobs.wants(4, kBound));
+  EXPECT_TRUE(jobs.wants(3, kBound));  // more urgent than all of them
+}
+
+TEST(EmbeddingJobs, WhatWaitsIsSharedOutAmongInstances) {
+  constexpr EmbeddingBound kBound{32, 100};
+  EmbeddingJobs jobs;
+  const std::vector all = {job({20, 20, 20}), job({20}), job({25, 5})};
+  for (const auto& one : all) jobs.add(one);
+  const auto waiting = jobs.waiting(kBound.times(3));
+  EXPECT_EQ(waiting.tokens, 110U);
+  EXPECT_FALSE(waiting.fills(kBound.times(3)));
+  const EmbeddingBound third = kBound.share(waiting.tokens, 3);
+  EXPECT_EQ(third.tokens, 37U);
+  EXPECT_EQ(third.texts, 32U);
+  EXPECT_EQ(names(jobs.pack(third), all), "a");  // two more of them would be 40 tokens
+  EXPECT_EQ(names(jobs.pack(third), all), "b");
+  EXPECT_EQ(names(jobs.pack(third), all), "cc");
+  EXPECT_EQ(names(jobs.pack(kBound), all), "aa");
+  // With plenty there is no less than a whole batch for each.
+  EXPECT_EQ(kBound.share(1000, 3).tokens, 100U);
+  EXPECT_EQ(kBound.share(0, 3).tokens, 1U);
 }
 
 TEST(EmbeddingJobs, WhoHasFailedIsPassedOverAndEndsWhenNothingOfItIsComputed) {
-  EmbeddingJobs jobs(1, 100);
+  constexpr EmbeddingBound kBound{1, 100};
+  EmbeddingJobs jobs;
   const auto one = job({1, 1});
   jobs.add(one);
-  ASSERT_EQ(jobs.pack(1).size(), 1U);
+  ASSERT_EQ(jobs.pack(kBound).size(), 1U);
   one->error = make_error(Code::kCancelled, "gone");
   EXPECT_FALSE(one->ended());
-  EXPECT_EQ(jobs.waiting().texts, 0U);
-  EXPECT_TRUE(jobs.pack(1).empty());
+  EXPECT_EQ(jobs.waiting(kBound).texts, 0U);
+  EXPECT_TRUE(jobs.pack(kBound).empty());
   --one->computing;
   EXPECT_TRUE(one->ended());
   jobs.forget(one.get());
