@@ -2,8 +2,8 @@
 //
 // What a step of the engine costs, learned from the steps that ran. The time is taken as a sum of
 // what the generating sequences cost (each token, the pass over the weights, the attention to what
-// came before) and the same for the chunks of prompts: each chunk is a pass of its own where every
-// sequence has its own cells, and a wide one costs less by the token.
+// came before) and the same for the chunks of prompts: chunks of each length are a pass of their
+// own where every sequence has its own cells, and a wide one costs less by the token.
 //
 // Fitted by least squares of the relative error over the last steps; no part is negative. A step
 // that was held up by something else counts as twice what was expected at most, so that one hiccup
@@ -24,7 +24,7 @@ namespace weir::model {
 struct StepShape {
   std::size_t decode_tokens = 0;
   std::size_t decode_positions = 0;
-  std::size_t prompt_chunks = 0;
+  std::size_t prompt_chunks = 0;  ///< those of one length count once
   std::size_t prompt_tokens = 0;
   std::size_t prompt_positions = 0;
 };

@@ -27,26 +27,46 @@ Duration alone_budget(const StepCost& cost, std::size_t position) {
 struct PromptTime {
   std::optional<Duration> budget;  ///< unset: nothing is known yet
   Duration whole{};                ///< for one that is not split
+  Duration together{};             ///< for several that are not split
 };
+
+/// What a token of each would cost of those who generate, or of those who wait to if they are more.
+std::optional<Duration> tokens_of_most(const StepCost& cost, const StepShape& generating,
+                                       const Prompts& prompts) {
+  if (generating.decode_tokens >= prompts.size()) return cost.decodes(generating);
+  StepShape then{.decode_tokens = prompts.size()};
+  for (const PlanItem* item : prompts) then.decode_positions += item->position + item->left;
+  return cost.decodes(then);
+}
 
 PromptTime prompt_time(const StepCost& cost, const StepShape& generating, const Prompts& prompts,
                        bool hurry) {
   if (hurry) return {.budget = kShortStep};
   const Duration alone = alone_budget(cost, prompts.front()->position);
-  if (generating.decode_tokens == 0) return {.budget = alone, .whole = alone};
+  const Duration share =
+      scaled(tokens_of_most(cost, generating, prompts).value_or(Duration::zero()), kWholeShare);
+  if (generating.decode_tokens == 0) {
+    return {.budget = alone, .whole = alone, .together = std::max(alone, share)};
+  }
   const auto decodes = cost.decodes(generating);
   if (!decodes) return {};
   const double numbers =
       static_cast<double>(prompts.size()) / static_cast<double>(generating.decode_tokens);
   return {.budget = std::min(scaled(*decodes, std::max(kPromptShare, numbers)), alone),
-          .whole = std::min(scaled(*decodes, kWholeShare), alone)};
+          .whole = std::min(share, alone),
+          .together = share};
 }
 
-void add_chunk(const PlanItem& item, std::size_t tokens, StepPlan& plan) {
-  plan.parts.push_back({item.slot, tokens, false});
-  ++plan.shape.prompt_chunks;
-  plan.shape.prompt_tokens += tokens;
-  plan.shape.prompt_positions += tokens * item.position + tokens * tokens / 2;
+StepShape with_chunk(const StepPlan& plan, const PlanItem& item, std::size_t tokens) {
+  StepShape shape = plan.shape;
+  // libllama decodes what is equally long together; of the rest each length costs a pass.
+  const bool another_pass = std::none_of(
+      plan.parts.begin(), plan.parts.end(),
+      [&](const StepPlan::Part& part) { return !part.generates && part.tokens == tokens; });
+  shape.prompt_chunks += another_pass ? 1U : 0U;
+  shape.prompt_tokens += tokens;
+  shape.prompt_positions += tokens * item.position + tokens * tokens / 2;
+  return shape;
 }
 
 bool goes_whole(const PlanItem& item, const StepCost& cost, Duration most) {
@@ -61,9 +81,10 @@ std::size_t fewest_tokens(const StepCost& cost, bool hurry) {
 
 void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits& limits,
                  StepPlan& plan) {
-  const auto [budget, whole] = prompt_time(cost, plan.shape, prompts, limits.hurry);
+  const auto [budget, whole, together] = prompt_time(cost, plan.shape, prompts, limits.hurry);
   const std::size_t fewest = fewest_tokens(cost, limits.hurry);
   const std::size_t room = limits.tokens - plan.shape.decode_tokens;
+  bool all_whole = true;
   for (const PlanItem* item : prompts) {
     const bool first = plan.shape.prompt_chunks == 0;
     const std::size_t most = std::min(item->left, room - plan.shape.prompt_tokens);
@@ -77,7 +98,10 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
       tokens = kFirstPromptTokens - std::min(kFirstPromptTokens, plan.shape.prompt_tokens);
     }
     if (tokens < most && goes_whole(*item, cost, whole)) {
-      if (!first) return;  // in the next step
+      const bool along = all_whole && most == item->left &&
+                         item->urgency.level == prompts.front()->urgency.level &&
+                         cost.prompts(with_chunk(plan, *item, most)) <= together;
+      if (!first && !along) return;  // in the next step
       tokens = most;
     }
     if (first) tokens = std::max(tokens, fewest);
@@ -87,7 +111,9 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
     if (item->left > tokens && item->left - tokens < kFewestPromptTokens && item->left <= most) {
       tokens = item->left;
     }
-    add_chunk(*item, tokens, plan);
+    all_whole = all_whole && tokens == item->left;
+    plan.shape = with_chunk(plan, *item, tokens);
+    plan.parts.push_back({item->slot, tokens, false});
   }
 }
 

@@ -10,8 +10,11 @@
 // takes for the pass over the weights to be kWorth-th of it, so that large models lose no
 // throughput. A prompt that has not begun and would take no more than kWholeShare of the generating
 // tokens' time goes in one piece: a pass for each of its pieces would cost more than the one longer
-// wait, which comes once for each request. In a hurry (somebody shall hear of the end of this step
-// soon): kShortStep.
+// wait, which comes once for each request. More of them go along, of the same level, as long as
+// together they take no more than kWholeShare of what a token of each who generates takes, or of
+// each who waits, if they are more: to begin to generate one by one makes many steps for few
+// tokens, and prompts of one length share a pass. In a hurry (somebody shall hear of the end of
+// this step soon): kShortStep.
 //
 // Who generates at a lower level pauses while a prompt of a higher level is worked on, but no
 // longer than kLongestPause at a time: the caller says who is due.

@@ -74,19 +74,37 @@ TEST(StepPlan, ChunkGetsItsShareOfTheTimeOfThoseWhoGenerate) {
 }
 
 TEST(StepPlan, ShortPromptGoesInOnePieceUnlessItHasBegun) {
-  std::vector items{generating(0), generating(1), prompt(2, 64), prompt(3, 64)};
+  std::vector items{generating(0), generating(1), prompt(2, 64)};
   const StepCost cost = learned(milliseconds(6));
-  // As much as it would get alone, 96 ms, for 70 of the first; the second waits for its own step.
-  const StepPlan plan = plan_step(items, cost, kLimits);
-  EXPECT_THAT(slots(plan), ElementsAre(0, 1, 2));
-  EXPECT_EQ(tokens_of(plan, 2), 64U);
+  // As much as it would get alone: 96 ms.
+  EXPECT_EQ(tokens_of(plan_step(items, cost, kLimits), 2), 64U);
   items[2].begun = true;
-  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
+  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 9, 2);
   items[2].begun = false;
   items[2].left = 120;
-  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 14, 2);
+  EXPECT_NEAR(static_cast<double>(tokens_of(plan_step(items, cost, kLimits), 2)), 9, 2);
   const StepPlan hurried = plan_step(items, cost, {.tokens = 512, .hurry = true});
   EXPECT_EQ(tokens_of(hurried, 2), kFewestPromptTokens);
+}
+
+TEST(StepPlan, WholePromptsOfOneLevelGoTogetherWithinEightTokensOfThoseWhoAreMore) {
+  std::vector items{generating(0), generating(1), prompt(2, 64), prompt(3, 64), prompt(4, 64)};
+  const StepCost cost = learned(milliseconds(6));
+  // 240 ms, for a token of three: 198 of them in one pass.
+  const StepPlan all = plan_step(items, cost, kLimits);
+  EXPECT_THAT(slots(all), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_EQ(all.shape.prompt_chunks, 1U);
+  // Of other lengths they take a pass each, and 30 ms more.
+  items[3].left = 74;
+  items[4].left = 84;
+  const StepPlan some = plan_step(items, cost, kLimits);
+  EXPECT_THAT(slots(some), ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ(some.shape.prompt_chunks, 2U);
+  // Nobody waits for one of a lower level, or takes another one's chunk for leave.
+  items[3].urgency.level = 5;
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2, 4));
+  items[2].begun = true;
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2));
 }
 
 TEST(StepPlan, ChunkTakesNoLessTimeThanItsPass) {
@@ -108,9 +126,12 @@ TEST(StepPlan, ChunkAloneGrowsUntilThePassIsASixteenthOfIt) {
 TEST(StepPlan, PromptsInTheMajorityGetMore) {
   std::vector items{generating(0)};
   const StepCost cost = learned(milliseconds(6));
-  for (std::size_t slot = 1; slot <= 4; ++slot) items.push_back(prompt(slot, 12));
+  for (std::size_t slot = 1; slot <= 4; ++slot) {
+    items.push_back(prompt(slot, 17));
+    items.back().begun = true;
+  }
   const StepPlan plan = plan_step(items, cost, kLimits);
-  // 40 ms for four against one that takes 10: two chunks with their passes.
+  // 40 ms for four against one that takes 10: two chunks, with one pass as they are equally long.
   EXPECT_THAT(slots(plan), ElementsAre(0, 1, 2));
   EXPECT_LE(*cost.prompts(plan.shape), milliseconds(44));
 }
