@@ -14,14 +14,13 @@
 #include <random>
 
 #include "tests/unit/model/recording_listener.h"
+#include "tests/unit/model/scored_listener.h"
 
 namespace weir::model {
 namespace {
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
-
-constexpr float kTie = 0.1F;
 
 /// Each look at it is `tick` later than the one before, and `on_look` hears of it: the abort
 /// callback looks at it in the middle of a decode.
@@ -37,22 +36,6 @@ class TickingClock final : public Clock {
 
  private:
   mutable Duration::rep ticks_ = Duration(std::chrono::hours(1)).count();
-};
-
-/// What was said, with the most likely tokens at each place.
-class ScoredListener final : public Listener {
- public:
-  explicit ScoredListener(std::shared_ptr<RecordingListener> heard) : heard_(std::move(heard)) {}
-  void on_text(std::string_view text) override { heard_->on_text(text); }
-  void on_complete(const Completion& completion) override { heard_->on_complete(completion); }
-  void on_error(const Error& error) override { heard_->on_error(error); }
-  void on_logprobs(std::span<const TokenLogprob> more) override {
-    tokens.insert(tokens.end(), more.begin(), more.end());
-  }
-  std::vector<TokenLogprob> tokens;
-
- private:
-  const std::shared_ptr<RecordingListener> heard_;
 };
 
 /// A request, its listener, and what was said.

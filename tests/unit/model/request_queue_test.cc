@@ -12,8 +12,7 @@
 #include <thread>
 
 #include "agent/schedule/worker_pool.h"
-#include "tests/fixtures/fake_clock.h"
-#include "tests/unit/model/recording_listener.h"
+#include "tests/unit/model/request_queue_fixture.h"
 
 namespace weir::model {
 namespace {
@@ -22,73 +21,6 @@ using schedule::TimerThread;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
-
-std::uint64_t refused(const RequestQueue& queue, RefusalReason reason) {
-  ModelInfo info;
-  queue.read(info);
-  return info.refused[static_cast<std::size_t>(reason)];
-}
-
-ModelInfo read(const RequestQueue& queue) {
-  ModelInfo info;
-  queue.read(info);
-  return info;
-}
-
-/// Estimated at `tokens`, none of them of the prompt.
-Call call_of(std::uint32_t tokens, std::int32_t level = 4, std::string tenant = "default") {
-  Call call = greedy_call("", tokens);
-  call.request->priority = level;
-  call.request->tenant = std::move(tenant);
-  return call;
-}
-
-Outcome completed(Taken taken, std::uint64_t tokens) {
-  return {std::move(taken), Completion{}, tokens};
-}
-
-struct RequestQueueTest : testing::Test {
-  void make(schedule::QueueOptions options = {}, std::size_t concurrency = 1) {
-    make_unprepared(std::move(options), concurrency);
-    queue->prepare_with([this](RequestQueue::Ticket ticket, const GenerationRequest&) {
-      queue->prepared(ticket, std::vector<std::int32_t>{});
-    });
-  }
-  void make_unprepared(schedule::QueueOptions options = {}, std::size_t concurrency = 1) {
-    queue = RequestQueue::create(std::move(options), concurrency, clock, timers);
-  }
-  /// As a preparer that takes its time.
-  void keep_tickets() {
-    queue->prepare_with([this](RequestQueue::Ticket ticket, const GenerationRequest&) {
-      tickets.push_back(ticket);
-    });
-  }
-  ~RequestQueueTest() override {
-    if (!queue) return;
-    queue->fail_waiting(make_error(Code::kUnavailable, "the test is over"));
-    queue->close();
-  }
-  /// Takes one and settles it after `service`, with as many tokens as were estimated.
-  void serve_one(Duration service) {
-    auto taken = queue->take(1);
-    ASSERT_EQ(taken.size(), 1U);
-    clock.advance(service);
-    const std::uint64_t tokens = taken[0].estimated_tokens;
-    queue->settle({completed(std::move(taken[0]), tokens)});
-  }
-  /// So that a second is measured for every hundred tokens.
-  void measure() {
-    for (int i = 0; i < 20; ++i) {
-      ASSERT_FALSE(queue->submit(call_of(100).request));
-      serve_one(seconds(1));
-    }
-  }
-
-  FakeClock clock;
-  TimerThread timers{clock};
-  std::shared_ptr<RequestQueue> queue;
-  std::vector<RequestQueue::Ticket> tickets;
-};
 
 TEST_F(RequestQueueTest, CancelledOneLeavesBeforeCancelReturns) {
   make();
@@ -183,117 +115,6 @@ TEST_F(RequestQueueTest, TakesNoMoreThanAskedFor) {
   std::vector<Outcome> outcomes;
   for (Taken& one : two) outcomes.push_back(completed(std::move(one), 5));
   queue->settle(outcomes);
-}
-
-TEST_F(RequestQueueTest, WhatIsPreparedLateKeepsItsPlace) {
-  make_unprepared();
-  keep_tickets();
-  std::vector<Call> calls;
-  for (int i = 0; i < 3; ++i) {
-    calls.push_back(call_of(10));
-    ASSERT_FALSE(queue->submit(calls.back().request));
-    clock.advance(seconds(1));
-  }
-  EXPECT_FALSE(queue->has_work());
-  EXPECT_TRUE(queue->take(3).empty());
-  queue->prepared(tickets[1], std::vector<std::int32_t>{5, 6, 7});
-  queue->prepared(tickets[0], std::vector<std::int32_t>{8});
-  EXPECT_TRUE(queue->has_work());
-  auto taken = queue->take(3);
-  ASSERT_EQ(taken.size(), 2U);
-  EXPECT_EQ(taken[0].request, calls[0].request);
-  EXPECT_EQ(taken[0].prompt, std::vector<std::int32_t>{8});
-  EXPECT_EQ(taken[0].estimated_tokens, 11U);
-  EXPECT_EQ(taken[0].taken - taken[0].accepted, seconds(3));
-  EXPECT_EQ(taken[1].request, calls[1].request);
-  EXPECT_EQ(taken[1].estimated_tokens, 13U);
-  queue->settle({completed(std::move(taken[0]), 11), completed(std::move(taken[1]), 13)});
-}
-
-TEST_F(RequestQueueTest, TheUnpreparedCountForTheBounds) {
-  schedule::QueueOptions options;
-  options.all.max_requests = 2;
-  options.all.max_tokens = 100;
-  make_unprepared(options);
-  keep_tickets();
-  const Call first = call_of(10);
-  const Call second = call_of(10);
-  ASSERT_FALSE(queue->submit(first.request));
-  ASSERT_FALSE(queue->submit(second.request));
-  EXPECT_EQ(queue->submit(call_of(10).request)->reason, RefusalReason::kQueueFull);
-  EXPECT_EQ(tickets.size(), 2U);  // a refused one is not prepared
-  second.request->cancel();
-  EXPECT_EQ(read(*queue).queued_tokens, 10U);
-  // The exact count takes the place of the estimate, even where it is more than may wait.
-  queue->prepared(tickets[0], std::vector<std::int32_t>(95));
-  EXPECT_EQ(read(*queue).queued_tokens, 105U);
-  EXPECT_THAT(queue->submit(call_of(1).request)->message, HasSubstr("bound: tokens"));
-}
-
-TEST_F(RequestQueueTest, TheUnpreparedLeaveLikeTheOthers) {
-  make_unprepared();
-  keep_tickets();
-  const Call cancelled = call_of(10);
-  const Call late = call_of(10);
-  late.request->deadline = clock.now() + seconds(1);
-  const Call unfit = call_of(10);
-  const Call stopped = call_of(10);
-  for (const Call* call : {&cancelled, &late, &unfit, &stopped}) {
-    ASSERT_FALSE(queue->submit(call->request));
-  }
-  EXPECT_EQ(queue->waiting(tickets[0]), cancelled.request);
-  cancelled.request->cancel();
-  EXPECT_EQ(cancelled.heard->error()->code, Code::kCancelled);
-  clock.advance(seconds(1));
-  timers.wake();
-  ASSERT_TRUE(late.heard->wait_end());
-  EXPECT_EQ(late.heard->error()->code, Code::kResourceExhausted);
-  queue->prepared(tickets[2], make_error(Code::kInvalidArgument, "the prompt is too long"));
-  EXPECT_EQ(unfit.heard->error()->message, "the prompt is too long");
-  EXPECT_FALSE(queue->wait_idle(TimePoint{}));
-  queue->fail_waiting(make_error(Code::kUnavailable, "the agent is stopping"));
-  EXPECT_EQ(stopped.heard->error()->code, Code::kUnavailable);
-  EXPECT_TRUE(queue->wait_idle(SteadyClock().now() + seconds(60)));
-  const ModelInfo info = read(*queue);
-  EXPECT_EQ(info.cancelled, 1U);
-  EXPECT_EQ(info.expired, 1U);
-  EXPECT_EQ(info.failed, 2U);
-  EXPECT_EQ(info.queued, 0U);
-  // Whoever prepares them comes too late, and nobody hears a second end.
-  for (const RequestQueue::Ticket ticket : tickets) {
-    EXPECT_EQ(queue->waiting(ticket), nullptr);
-    queue->prepared(ticket, std::vector<std::int32_t>{1});
-    queue->prepared(ticket, make_error(Code::kInternal, "late"));
-  }
-  EXPECT_FALSE(queue->has_work());
-  for (const Call* call : {&cancelled, &late, &unfit, &stopped}) EXPECT_EQ(call->heard->ends(), 1);
-}
-
-TEST_F(RequestQueueTest, WaitsUnpreparedUntilSomebodyPrepares) {
-  make_unprepared();
-  const Call first = call_of(10);
-  const Call left = call_of(10);
-  const Call second = call_of(10);
-  for (const Call* call : {&first, &left, &second}) ASSERT_FALSE(queue->submit(call->request));
-  left.request->cancel();
-  EXPECT_TRUE(queue->has_work());  // for who makes it possible to prepare
-  EXPECT_TRUE(queue->take(3).empty());
-  keep_tickets();
-  EXPECT_FALSE(queue->has_work());
-  ASSERT_EQ(tickets.size(), 2U);
-  EXPECT_EQ(queue->waiting(tickets[0]), first.request);
-  EXPECT_EQ(queue->waiting(tickets[1]), second.request);
-}
-
-TEST_F(RequestQueueTest, PreparedOneEndsAWait) {
-  make_unprepared();
-  keep_tickets();
-  const Call call = call_of(10);
-  ASSERT_FALSE(queue->submit(call.request));
-  auto waited = std::async(std::launch::async, [&] { queue->wait_for_work(); });
-  queue->prepared(tickets[0], std::vector<std::int32_t>{1});
-  waited.get();
-  EXPECT_TRUE(queue->has_work());
 }
 
 TEST_F(RequestQueueTest, PredictsTheLeastWaitOfALevel) {

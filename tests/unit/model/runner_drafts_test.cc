@@ -16,14 +16,12 @@
 #include "agent/model/batch_runner.h"
 #include "agent/model/grammar.h"
 #include "tests/unit/model/recording_listener.h"
+#include "tests/unit/model/scored_listener.h"
 
 namespace weir::model {
 namespace {
 
 using std::chrono::microseconds;
-
-// Rounding may decide between tokens that are as good as equally likely, and only there.
-constexpr float kTie = 0.1F;
 
 /// Stands still but for the time that a step takes, whatever is in it.
 class StepClock final : public Clock {
@@ -36,21 +34,6 @@ class StepClock final : public Clock {
 
  private:
   mutable std::int64_t looks_ = 1'000'000;
-};
-
-class ScoredListener final : public Listener {
- public:
-  explicit ScoredListener(std::shared_ptr<RecordingListener> heard) : heard_(std::move(heard)) {}
-  void on_text(std::string_view text) override { heard_->on_text(text); }
-  void on_complete(const Completion& completion) override { heard_->on_complete(completion); }
-  void on_error(const Error& error) override { heard_->on_error(error); }
-  void on_logprobs(std::span<const TokenLogprob> more) override {
-    tokens.insert(tokens.end(), more.begin(), more.end());
-  }
-  std::vector<TokenLogprob> tokens;
-
- private:
-  const std::shared_ptr<RecordingListener> heard_;
 };
 
 struct Said {
