@@ -2,18 +2,16 @@
 #include "agent/model/embedding_engine.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
-#include <exception>
 #include <span>
+#include <string>
 #include <system_error>
 #include <utility>
 
 #include "agent/model/embedding_tokens.h"
-#include "agent/model/gguf_vetting.h"
 
 namespace weir::model {
 
@@ -29,12 +27,6 @@ constexpr std::size_t kWarmUpTokens = 16;
 // As many as can be configured.
 constexpr std::size_t kMostInstances = 64;
 
-schedule::QueueOptions queue_options(const ModelOptions& options) {
-  schedule::QueueOptions queue = options.queue;
-  queue.all.max_requests = options.max_queue;
-  return queue;
-}
-
 std::size_t texts_per_batch(const ModelOptions& options) {
   return std::min(options.batch.max_batch_size, kMostTextsPerCall);
 }
@@ -44,11 +36,6 @@ schedule::BatchOptions batch_options(const ModelOptions& options) {
   batch.max_batch_size = texts_per_batch(options);
   batch.preferred_batch_size = std::min(batch.preferred_batch_size, batch.max_batch_size);
   return batch;
-}
-
-void name_thread(const std::string& model) {
-  // The kernel's limit is 15 characters.
-  pthread_setname_np(pthread_self(), ("embed-" + model).substr(0, 15).c_str());
 }
 
 }  // namespace
@@ -62,15 +49,9 @@ EmbeddingEngine::EmbeddingEngine(ModelOptions options, const Clock& clock,
                                   texts_per_batch(options_) * options_.batch.instances, clock,
                                   timers)),
       workers_(workers),
-      host_(host),
-      load_wanted_(options_.preload),
+      life_(*this, options_, clock, queue_, workers, host),
       former_(batch_options(options_)),
       budget_(options_.max_batch_tokens) {
-  info_.name = options_.name;
-  info_.path = options_.path;
-  info_.task = options_.task;
-  info_.batches.emplace();
-  if (host_ != nullptr) queue_->poke_when_idle();
   thread_ = std::jthread([this] { run(); });
 }
 
@@ -92,48 +73,31 @@ std::optional<Duration> EmbeddingEngine::predicted_wait(std::int32_t level) cons
 }
 
 ModelInfo EmbeddingEngine::info() const {
-  ModelInfo info;
-  std::shared_ptr<ModelFile> file;
-  {
-    const std::lock_guard lock(mutex_);
-    info = info_;
-    file = file_;
-    info.running = static_cast<std::uint32_t>(jobs_.all().size());
-    info.batches->step_time = former_.step_time().line();
-  }
-  if (file) info.memory.resident_bytes = file->recently_resident(clock_.now(), workers_);
-  queue_->read(info);
-  return info;
-}
-
-void EmbeddingEngine::begin() {
-  {
-    const std::lock_guard lock(mutex_);
-    load_wanted_ = true;
-  }
-  queue_->poke();
-}
-
-void EmbeddingEngine::abandon() {
-  stopping_.store(true, std::memory_order_relaxed);
-  queue_->poke();
-}
-
-std::optional<FileStamp> EmbeddingEngine::stamp() const {
+  ModelInfo info = life_.info();
   const std::lock_guard lock(mutex_);
-  return stamp_;
+  info.running = static_cast<std::uint32_t>(jobs_.all().size());
+  info.prompt_tokens += computed_tokens_;
+  info.decode_steps += calls_;
+  info.batches = batches_;
+  info.batches->step_time = former_.step_time().line();
+  return info;
 }
 
 // ---- the first instance ------------------------------------------------------------------------
 
 void EmbeddingEngine::run() {
-  name_thread(options_.name);
-  if (wait_until_wanted() && load()) {
+  const std::string name = "embed-" + options_.name;
+  name_this_thread(name);
+  if (life_.wait_until_wanted()) {
+    if (Status loaded = load(); !loaded) {
+      life_.fail(loaded.error());
+      return stop();
+    }
     std::vector<std::jthread> others;
     try {
       for (std::size_t i = 1; i < models_.size(); ++i) {
-        others.emplace_back([this, i] {
-          name_thread(options_.name);
+        others.emplace_back([this, i, name] {
+          name_this_thread(name);
           serve(i);
         });
       }
@@ -146,114 +110,59 @@ void EmbeddingEngine::run() {
   stop();
 }
 
-bool EmbeddingEngine::wait_until_wanted() {
-  while (!stopping_.load(std::memory_order_relaxed)) {
-    if (take_load_wanted() || queue_->has_work()) return true;
-    if (queue_->idle()) {
-      if (queue_->retired()) return false;
-      if (host_ != nullptr) host_->idle(*this);
-    }
-    queue_->wait_for_work();
-  }
-  return false;
-}
-
-bool EmbeddingEngine::take_load_wanted() {
-  const std::lock_guard lock(mutex_);
-  return std::exchange(load_wanted_, false);
-}
-
-bool EmbeddingEngine::load() {
+Status EmbeddingEngine::load() {
   const TimePoint start = clock_.now();
-  {
-    const std::lock_guard lock(mutex_);
-    info_.state = ModelInfo::State::kLoading;
-    ++info_.loads;
-    stamp_ = file_stamp(options_.path);
-  }
-  if (Status loaded = load_file(); !loaded) {
-    fail_load(loaded.error());
-    return false;
-  }
-  ModelInfo info;
-  {
-    const std::lock_guard lock(mutex_);
-    info_.state = ModelInfo::State::kReady;
-    info_.load_progress = 1;
-    info = info_;
-  }
-  spdlog::info(
-      "model loaded name={} path={} task={} ms={} bytes={} parameters={} instances={} "
-      "context_tokens={} values={}",
-      info.name, info.path, to_string(info.task),
-      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start).count(),
-      info.file_bytes, info.parameters, models_.size(), info.context_tokens, values_per_text_);
-  if (host_ != nullptr) host_->warmed(*this);
-  return true;
-}
-
-Status EmbeddingEngine::load_file() {
-  const auto reserve = [this](std::uint64_t bytes) -> Status {
-    if (host_ == nullptr) return {};
-    Status reserved = host_->reserve(*this, bytes);
-    no_memory_ = !reserved.ok();
-    return reserved;
-  };
-  const auto file = gguf_vetting().check(options_.path);
-  if (!file) return file.error();
-  {
-    const std::lock_guard lock(mutex_);
-    info_.file_bytes = file->bytes;
-    if (stamp_) info_.created_unix_seconds = stamp_->modified_unix_seconds();
-  }
-  if (Status reserved = reserve(file->bytes); !reserved) return reserved;
-  auto weights = LoadedModel::load_weights(
-      options_, *file, [this](float progress) { return on_progress(progress); });
+  auto weights = load_file();
   if (!weights) return std::move(weights).error();
-  const llama_model* const model = weights->model.get();
-  threads_ = threads_of(options_, file->bytes);
-  const std::size_t instances = options_.instance_per_thread
-                                    ? std::min<std::size_t>(threads_, kMostInstances)
-                                    : options_.batch.instances;
-  const std::uint64_t estimate =
-      file->bytes + weights->copied_bytes + instances * embedding_model_bytes(options_, model);
-  if (Status reserved = reserve(estimate); !reserved) return reserved;
-  if (Status made = make_instances(*weights, instances); !made) return made;
-  share_ = std::max(1U, threads_ / static_cast<std::uint32_t>(instances));
-  MemoryReading memory;
-  for (const EmbeddingModel& made : models_) memory.add(made.memory());
-  memory.mapped_bytes = weights->file_bytes;
-  memory.copied_bytes = weights->copied_bytes;
-  if (Status reserved = reserve(memory.all()); !reserved) return reserved;
-  {
-    const std::lock_guard lock(mutex_);
-    info_.state = ModelInfo::State::kWarming;
-    info_.memory = memory;
-    if (weights->thin) ++info_.thin_loads;
-    file_ = weights->file;
-  }
-  if (host_ != nullptr) host_->loaded(*this);
   if (Status warmed = warm_up(); !warmed) {
     return std::move(warmed).error().context("the first call failed");
   }
+  const llama_model* const model = weights->model.get();
   const std::uint32_t most_tokens = most_text_tokens(options_, model);
-  {
-    const std::lock_guard lock(mutex_);
-    info_.parameters = llama_model_n_params(model);
-    info_.context_tokens = most_tokens;
-  }
   tokenizer_.emplace(
       *queue_,
       [tokenizer = EmbeddingTokenizer(*weights, most_tokens)](const GenerationRequest& request) {
         return tokenizer.tokenize(*request.embedding);
       },
       workers_);
+  const ModelInfo info = life_.ready(llama_model_n_params(model), most_tokens);
+  spdlog::info(
+      "model loaded name={} path={} task={} ms={} bytes={} parameters={} instances={} "
+      "context_tokens={} values={}",
+      info.name, info.path, to_string(info.task),
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start).count(),
+      info.file_bytes, info.parameters, models_.size(), info.context_tokens, values_per_text_);
+  life_.warmed();
   return {};
+}
+
+Result<Weights> EmbeddingEngine::load_file() {
+  const auto file = life_.open();
+  if (!file) return file.error();
+  if (Status reserved = life_.reserve(file->bytes); !reserved) return std::move(reserved).error();
+  auto weights = life_.load_weights(*file);
+  if (!weights) return weights;
+  threads_ = threads_of(options_, file->bytes);
+  const std::size_t instances = options_.instance_per_thread
+                                    ? std::min<std::size_t>(threads_, kMostInstances)
+                                    : options_.batch.instances;
+  const std::uint64_t estimate = file->bytes + weights->copied_bytes +
+                                 instances * embedding_model_bytes(options_, weights->model.get());
+  if (Status reserved = life_.reserve(estimate); !reserved) return std::move(reserved).error();
+  if (Status made = make_instances(*weights, instances); !made) return std::move(made).error();
+  share_ = std::max(1U, threads_ / static_cast<std::uint32_t>(instances));
+  MemoryReading memory;
+  for (const EmbeddingModel& made : models_) memory.add(made.memory());
+  memory.mapped_bytes = weights->file_bytes;
+  memory.copied_bytes = weights->copied_bytes;
+  if (Status reserved = life_.reserve(memory.all()); !reserved) return std::move(reserved).error();
+  life_.loaded(*weights, memory);
+  return weights;
 }
 
 Status EmbeddingEngine::make_instances(const Weights& weights, std::size_t instances) {
   for (std::size_t i = 0; i < instances; ++i) {
-    auto made = EmbeddingModel::make(weights, options_, stopping_);
+    auto made = EmbeddingModel::make(weights, options_, life_.stopping());
     if (!made) return std::move(made).error();
     models_.push_back(std::move(*made));
   }
@@ -272,36 +181,9 @@ Status EmbeddingEngine::warm_up() {
   return {};
 }
 
-void EmbeddingEngine::fail_load(const Error& error) {
-  if (stopping_.load(std::memory_order_relaxed)) {
-    return;  // which ended the load; stop() tells the listeners
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    info_.state = ModelInfo::State::kFailed;
-    info_.failure = error.message;
-  }
-  spdlog::error("model load failed name={} reason=\"{}\"", options_.name, error.message);
-  // First the host: nobody may slip in between and wait for a load that is not tried.
-  if (host_ != nullptr) host_->load_failed(*this, error, no_memory_);
-  queue_->retire(/*if_idle=*/false);
-  queue_->fail_waiting(make_error(no_memory_ ? Code::kResourceExhausted : Code::kUnavailable,
-                                  "the model could not be loaded: " + error.message));
-}
-
-bool EmbeddingEngine::on_progress(float progress) {
-  {
-    const std::lock_guard lock(mutex_);
-    info_.load_progress = std::clamp(progress, 0.0F, 1.0F);
-  }
-  if (host_ != nullptr) host_->load_progressed(*this, progress);
-  return !stopping_.load(std::memory_order_relaxed);
-}
-
 /// The others have ended, or were never started.
 void EmbeddingEngine::stop() {
-  const Error error = make_error(Code::kUnavailable, "the agent is stopping");
-  queue_->retire(/*if_idle=*/false);
+  const Error error = life_.retire();
   std::vector<JobPtr> left;
   {
     const std::lock_guard lock(mutex_);
@@ -314,13 +196,7 @@ void EmbeddingEngine::stop() {
   queue_->fail_waiting(error);
   tokenizer_.reset();
   models_.clear();
-  {
-    const std::lock_guard lock(mutex_);
-    file_.reset();
-    info_.memory = {};
-  }
-  queue_->close();
-  if (host_ != nullptr) host_->released(*this);
+  life_.end();
 }
 
 // ---- each instance -----------------------------------------------------------------------------
@@ -338,7 +214,7 @@ void EmbeddingEngine::serve(std::size_t instance) {
 }
 
 EmbeddingEngine::Batch EmbeddingEngine::next_batch() {
-  while (!stopping_.load(std::memory_order_relaxed)) {
+  while (!life_.abandoned()) {
     take_requests();
     drop_leavers();
     std::optional<TimePoint> look_again;
@@ -346,7 +222,7 @@ EmbeddingEngine::Batch EmbeddingEngine::next_batch() {
     if (!batch.pieces.empty()) return batch;
     if (!look_again && queue_->idle()) {
       if (queue_->retired()) return {};
-      if (host_ != nullptr) host_->idle(*this);
+      life_.idle();
     }
     wait_for_requests(look_again);
   }
@@ -452,9 +328,9 @@ void EmbeddingEngine::execute(std::size_t instance, const Batch& batch) {
     --executing_;
     former_.ran(batch.pieces.size(), end - start);
     if (batch.threads == share_) budget_.ran(tokens, end - start);
-    info_.batches->add(batch.pieces.size(), batch.cause);
-    info_.prompt_tokens += tokens;
-    ++info_.decode_steps;
+    batches_.add(batch.pieces.size(), batch.cause);
+    computed_tokens_ += tokens;
+    ++calls_;
     for (const auto& [job, text] : batch.pieces) {
       --job->computing;
       ++job->done;

@@ -19,13 +19,11 @@
 // cancelled or are past their deadline leave between batches.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -37,10 +35,10 @@
 #include "agent/model/file_stamp.h"
 #include "agent/model/generation.h"
 #include "agent/model/loaded_model.h"
-#include "agent/model/model_file.h"
 #include "agent/model/model_version.h"
 #include "agent/model/prompt_tokenizer.h"
 #include "agent/model/request_queue.h"
+#include "agent/model/version_life.h"
 #include "agent/schedule/batch_former.h"
 #include "agent/schedule/batch_reading.h"
 #include "agent/schedule/timer.h"
@@ -64,12 +62,10 @@ class EmbeddingEngine final : public ModelVersion {
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const override;
 
   [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const override { return queue_; }
-  void begin() override;
-  void abandon() override;
-  [[nodiscard]] bool abandoned() const override {
-    return stopping_.load(std::memory_order_relaxed);
-  }
-  [[nodiscard]] std::optional<FileStamp> stamp() const override;
+  void begin() override { life_.begin(); }
+  void abandon() override { life_.abandon(); }
+  [[nodiscard]] bool abandoned() const override { return life_.abandoned(); }
+  [[nodiscard]] std::optional<FileStamp> stamp() const override { return life_.stamp(); }
 
  private:
   struct Batch {
@@ -80,17 +76,11 @@ class EmbeddingEngine final : public ModelVersion {
 
   // The first instance.
   void run();
-  /// False: nobody wants it any more.
-  [[nodiscard]] bool wait_until_wanted();
-  /// False: it failed, and the thread is to end.
-  [[nodiscard]] bool load();
-  Status load_file();
+  Status load();
+  Result<Weights> load_file();
   Status make_instances(const Weights& weights, std::size_t instances);
   Status warm_up();
-  void fail_load(const Error& error);
-  bool on_progress(float progress);
   void stop();
-  [[nodiscard]] bool take_load_wanted();
 
   // Each instance.
   void serve(std::size_t instance);
@@ -116,26 +106,23 @@ class EmbeddingEngine final : public ModelVersion {
   const Clock& clock_;
   const std::shared_ptr<RequestQueue> queue_;  // not null
   schedule::WorkerPool& workers_;
-  VersionHost* const host_;  ///< may be null
+
+  VersionLife life_;
 
   // The first instance's, and constant while others live.
   std::vector<EmbeddingModel> models_;        ///< of the instances
   std::optional<PromptTokenizer> tokenizer_;  ///< unset until loaded
-  bool no_memory_ = false;                    ///< why the load failed
   std::size_t values_per_text_ = 0;
   std::uint32_t threads_ = 1;  ///< of all instances together
   std::uint32_t share_ = 1;    ///< of each under load
-
-  std::atomic<bool> stopping_{false};  ///< read by the abort callback
 
   std::mutex turn_;  ///< who looks for a batch; taken before mutex_
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
-  ModelInfo info_;  ///< all but what the queue knows
-  std::optional<FileStamp> stamp_;
-  std::shared_ptr<ModelFile> file_;  ///< null: nothing is loaded
-  bool load_wanted_ = false;         ///< load without a request
+  schedule::BatchReading batches_;
+  std::uint64_t computed_tokens_ = 0;
+  std::uint64_t calls_ = 0;
   EmbeddingJobs jobs_;
   std::size_t executing_ = 0;  ///< instances
   schedule::BatchFormer former_;

@@ -15,12 +15,9 @@
 // fails ends the requests of its instance only.
 #pragma once
 
-#include <atomic>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -33,6 +30,7 @@
 #include "agent/model/model_version.h"
 #include "agent/model/prompt_tokenizer.h"
 #include "agent/model/request_queue.h"
+#include "agent/model/version_life.h"
 #include "agent/schedule/timer.h"
 #include "agent/schedule/worker_pool.h"
 
@@ -56,51 +54,32 @@ class Engine final : public ModelVersion {
   [[nodiscard]] std::optional<Duration> predicted_wait(std::int32_t level) const override;
 
   [[nodiscard]] const std::shared_ptr<RequestQueue>& queue() const override { return queue_; }
-  void begin() override;
-  void abandon() override;
-  [[nodiscard]] bool abandoned() const override {
-    return stopping_.load(std::memory_order_relaxed);
-  }
-  [[nodiscard]] std::optional<FileStamp> stamp() const override;
+  void begin() override { life_.begin(); }
+  void abandon() override { life_.abandon(); }
+  [[nodiscard]] bool abandoned() const override { return life_.abandoned(); }
+  [[nodiscard]] std::optional<FileStamp> stamp() const override { return life_.stamp(); }
 
  private:
   void run();
-  /// False: nobody will any more.
-  [[nodiscard]] bool wait_until_wanted();
-  /// False: it failed, and the thread is to end.
-  bool load();
+  Status load();
   /// A context for each instance.
   Result<std::vector<LoadedModel>> load_file();
   /// Warms the contexts, and makes a thread for each but the first, which wait for begun_.
   Status make_instances(std::vector<LoadedModel> contexts);
-  void fail_load(const Error& error);
-  void set_state(ModelInfo::State state);
-  bool on_progress(float progress);
   void stop();
-  [[nodiscard]] bool take_load_wanted();
 
   // Constant after construction.
   const ModelOptions options_;
   const Clock& clock_;
   const std::shared_ptr<RequestQueue> queue_;  // not null
   schedule::WorkerPool& workers_;
-  VersionHost* const host_;  ///< may be null
+
+  VersionLife life_;
 
   // The first thread only, but for what others may do with an instance.
   std::vector<std::unique_ptr<EngineInstance>> instances_;  ///< never changes after construction
   std::optional<PromptTokenizer> tokenizer_;                ///< unset until loaded
   std::promise<bool> begun_;  ///< true: the others are to run; false, or broken: to end
-  bool no_memory_ = false;    ///< why the load failed
-  int logged_tenths_ = 0;     ///< of the load in progress
-
-  std::atomic<bool> stopping_{false};  ///< read by the abort callbacks
-
-  mutable std::mutex mutex_;
-  // Guarded by mutex_.
-  ModelInfo info_;  ///< all but what queue and instances know
-  std::optional<FileStamp> stamp_;
-  std::shared_ptr<ModelFile> file_;  ///< null: nothing is loaded
-  bool load_wanted_ = false;         ///< load without a request
 
   std::vector<std::jthread> others_;  ///< of the other instances; the first thread's
   std::jthread thread_;               // last: runs while the rest lives
