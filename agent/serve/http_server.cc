@@ -23,6 +23,7 @@
 #include "agent/base/usable_cpus.h"
 #include "agent/serve/handlers.h"
 #include "agent/serve/http_session.h"
+#include "agent/serve/thread_slice.h"
 
 namespace weir::serve {
 namespace asio = boost::asio;
@@ -183,7 +184,13 @@ class HttpServer::Impl final : public ServerState {
     for (unsigned i = 0; i < threads; ++i) {
       Listener& listener = *listeners_[i];
       accept_next(listener);
-      listener.thread = std::jthread([&context = listener.io->context] { context.run(); });
+      listener.thread = std::jthread([&context = listener.io->context, first = i == 0] {
+        // Else whoever computes goes on for some milliseconds while a request lies here.
+        if (Status asked = ask_for_slice(kShortSlice); !asked && first) {
+          spdlog::info("I/O threads have no shorter slices reason=\"{}\"", asked.error().message);
+        }
+        context.run();
+      });
       pthread_setname_np(listener.thread.native_handle(), ("weir-io-" + std::to_string(i)).c_str());
     }
     return {};
