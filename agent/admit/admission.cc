@@ -136,7 +136,8 @@ std::optional<Refusal> Admission::settle(Reservation& reservation, const Request
     return count(Stage::kBody, tenant, *std::move(late));
   }
   ModelRecord* const model = models_.find(needs.model);
-  const auto context = model != nullptr ? model->context_tokens() : std::nullopt;
+  const std::optional<std::uint64_t> context =
+      model != nullptr ? model->context_tokens() : std::nullopt;
   const std::uint64_t most_tokens = context.value_or(kAssumedContextTokens);
   const std::uint64_t bytes =
       needs.prompt_bytes + kAnswerBytes + std::min(needs.tokens, most_tokens) * kTokenBytes;
@@ -149,8 +150,7 @@ std::optional<Refusal> Admission::settle(Reservation& reservation, const Request
   }
   if (limiter_->empty()) return std::nullopt;
   const RateKey key{reservation.charged_.tenant, name_hash(needs.model), needs.level};
-  const std::uint64_t tokens =
-      context ? std::min<std::uint64_t>(needs.tokens, *context) : needs.tokens;
+  const std::uint64_t tokens = std::min(needs.tokens, context.value_or(needs.tokens));
   if (const auto refused =
           limiter_->settle(reservation.charged_, key, static_cast<double>(tokens), now)) {
     return count(Stage::kBody, tenant, rate_refusal(*refused));
