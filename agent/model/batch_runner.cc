@@ -18,6 +18,9 @@ namespace weir::model {
 
 namespace {
 
+// A pass of the few tokens by which chunks differ takes that much longer by the token than theirs.
+constexpr std::size_t kPassesForFiller = 2;
+
 llama_seq_id id_of(std::size_t slot) { return static_cast<llama_seq_id>(slot); }
 
 // A damaged file can have weights that are not numbers; sorting such logits is undefined.
@@ -144,6 +147,38 @@ void BatchRunner::add_drafts(StepPlan& plan) {
   }
 }
 
+void BatchRunner::even_out(StepPlan& plan) {
+  for (const Slot& slot : table_.slots()) {
+    if (slot) slot->filler = 0;
+  }
+  if (kv_.pooled() || !kv_.goes_back() || plan.shape.prompt_chunks < 2) return;
+  std::vector<StepPlan::Part*> chunks;
+  for (StepPlan::Part& part : plan.parts) {
+    if (!part.generates) chunks.push_back(&part);
+  }
+  std::sort(chunks.begin(), chunks.end(),
+            [](const StepPlan::Part* a, const StepPlan::Part* b) { return a->tokens > b->tokens; });
+  const std::size_t most = cost_.chunk_worth(kPassesForFiller + 1).value_or(0);
+  std::size_t room = step_tokens_ - plan.shape.decode_tokens - plan.shape.prompt_tokens;
+  std::size_t length = 0;
+  plan.shape.prompt_chunks = 0;
+  for (StepPlan::Part* part : chunks) {
+    Sequence& sequence = table_.at(part->slot);
+    const std::size_t more = length - std::min(length, part->tokens);
+    if (length == 0 || more > std::min(most, room) ||
+        sequence.decoded + length > model_.context_tokens()) {
+      length = part->tokens;
+      ++plan.shape.prompt_chunks;
+      continue;
+    }
+    room -= more;
+    plan.shape.prompt_tokens += more;
+    const std::size_t meant = std::min(more, sequence.left() - part->tokens);
+    part->tokens += meant;
+    sequence.filler = more - meant;
+  }
+}
+
 void BatchRunner::fill_batch(const StepPlan& plan) {
   batch_.clear();
   shape_ = plan.shape;
@@ -164,6 +199,10 @@ void BatchRunner::fill_batch(const StepPlan& plan) {
           batch_.add(token, static_cast<llama_pos>(position), id_of(slot), position + 1 >= known);
       if (position + 1 == known) sequence.logits_at = at;
     }
+    for (std::size_t i = 0; i < sequence.filler; ++i) {
+      batch_.add(sequence.tokens.front(), static_cast<llama_pos>(sequence.decoded + tokens + i),
+                 id_of(slot), false);
+    }
   }
 }
 
@@ -178,6 +217,7 @@ bool BatchRunner::decode(StepReport& report) {
     std::sort(plan.parts.begin(), plan.parts.end(),
               [](const StepPlan::Part& a, const StepPlan::Part& b) { return a.slot < b.slot; });
     add_drafts(plan);
+    even_out(plan);
     fill_batch(plan);
     abort_.begin(shape_, with_drafts_.value_or(cost_.step(shape_)));
     const LlamaErrors errors;
@@ -286,6 +326,10 @@ void BatchRunner::step(StepReport& report) {
     Sequence& sequence = table_.at(slot);
     advance(sequence, slot, sequence.in_batch - sequence.drafts.size(), report);
     sequence.in_batch = 0;
+    if (sequence.filler > 0 && !kv_.cut(slot, sequence.decoded)) {
+      end(slot, make_error(Code::kInternal, "the model cannot go back"), report);
+      continue;
+    }
     if (sequence.logits_at) take_tokens(slot, report);
   }
 }

@@ -11,6 +11,10 @@
 // in a batch, as far as libllama computes the same numbers for batches of different shape: it does
 // but for rounding.
 //
+// libllama decodes chunks of one length together, and each other length costs a pass. A prompt that
+// ends a little earlier than another one of the step gets tokens that mean nothing after its last
+// one: what comes later changes nothing before it, and they are cut off again.
+//
 // Where that pays, the next tokens of a sequence are guessed and computed in the same step
 // (speculation.h). Each is sampled from its own logits, by the sequence's own sampler and in order,
 // and a guess counts only where it is what was sampled: what comes out is what would have come out
@@ -113,6 +117,8 @@ class BatchRunner {
   [[nodiscard]] StepPlan make_room_for_plan();
   /// Guesses for those that generate, if nobody else is in the step.
   void add_drafts(StepPlan& plan);
+  /// Chunks of nearly one length become of one, so that they share a pass.
+  void even_out(StepPlan& plan);
   void fill_batch(const StepPlan& plan);
   /// Decodes; false when there is nothing to sample.
   bool decode(StepReport& report);

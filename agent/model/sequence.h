@@ -53,6 +53,7 @@ struct Sequence {
 
   // Of the current step.
   std::size_t in_batch = 0;               ///< tokens of this sequence
+  std::size_t filler = 0;                 ///< tokens after those that mean nothing
   std::optional<std::int32_t> logits_at;  ///< batch index whose logits give its next token
   std::vector<llama_token> drafts{};      ///< guesses that follow its tokens in the batch
 
