@@ -39,7 +39,8 @@ BatchRunner::BatchRunner(LoadedModel model, const Clock& clock, const std::atomi
       kv_(model_.context(), options.prefix_reuse),
       batch_(static_cast<std::int32_t>(step_tokens_)),
       table_(kv_, options.park_bytes, counts_),
-      abort_(table_, kv_.goes_back(), clock, stopping, std::move(waiting)) {
+      abort_(table_, kv_.goes_back(), clock, stopping, std::move(waiting)),
+      sliced_(model_.prefill(), table_, kv_, clock, stopping, options.meanwhile, counts_) {
   llama_set_abort_callback(model_.context(), &StepAbort::should_abort, &abort_);
   // What was guessed wrong must be forgotten again.
   if (options.max_draft_tokens && kv_.goes_back()) {
@@ -71,17 +72,21 @@ StepPlan BatchRunner::make_plan() {
     if (!slots[slot] || slots[slot]->rests) continue;
     const Sequence& sequence = *slots[slot];
     const bool held = share_prefix(slots, slot, kv_, counts_);
-    items.push_back(
-        {.slot = slot,
-         .urgency = sequence.urgency,
-         .position = sequence.decoded,
-         .left = sequence.left(),
-         .begun = sequence.computed > sequence.cached,
-         .generates = sequence.generates(),
-         .held = held,
-         .due = sequence.paused_since && now - *sequence.paused_since >= kLongestPause});
+    items.push_back({.slot = slot,
+                     .urgency = sequence.urgency,
+                     .position = sequence.decoded,
+                     .left = sequence.left(),
+                     .begun = sequence.computed > sequence.cached,
+                     .generates = sequence.generates(),
+                     .held = held,
+                     .due = sequence.paused_since && now - *sequence.paused_since >= kLongestPause,
+                     .sliced = sliced_.computes(sequence),
+                     .in_chunks = sequence.in_chunks});
   }
-  StepPlan plan = plan_step(items, cost_, {.tokens = step_tokens_, .hurry = abort_.hurry()});
+  StepPlan plan = plan_step(
+      items, cost_,
+      {.tokens = step_tokens_, .hurry = abort_.hurry(), .longest_sliced = sliced_.longest()});
+  sliced_.follow(plan);
   for (const StepPlan::Part& part : plan.parts) slots[part.slot]->paused_since.reset();
   for (const std::size_t slot : plan.pausing) {
     if (slots[slot]->paused_since) continue;
@@ -320,6 +325,10 @@ void BatchRunner::advance(Sequence& sequence, std::size_t slot, std::size_t toke
 
 void BatchRunner::step(StepReport& report) {
   table_.look_who_rests();
+  if (sliced_.due()) {
+    report.prompt_tokens += sliced_.run();
+    return;
+  }
   if (!decode(report)) return;
   for (std::size_t slot = 0; slot < table_.slots().size(); ++slot) {
     if (!table_.slots()[slot]) continue;

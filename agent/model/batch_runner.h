@@ -20,6 +20,8 @@
 // and a guess counts only where it is what was sampled: what comes out is what would have come out
 // without, whatever the sampling. The rest of the guesses is cut off again.
 //
+// A long prompt beside sequences that generate is computed between the steps (sliced_prefill.h).
+//
 // No request fails because another one took the cells. The one that is worth most is never parked
 // for cells, so there is always one that goes on.
 //
@@ -48,6 +50,7 @@
 #include "agent/model/llama_handles.h"
 #include "agent/model/loaded_model.h"
 #include "agent/model/request_queue.h"
+#include "agent/model/sliced_prefill.h"
 #include "agent/model/slot_table.h"
 #include "agent/model/speculation.h"
 #include "agent/model/step_abort.h"
@@ -70,6 +73,9 @@ struct RunnerOptions {
   bool prefix_reuse = true;
   /// Guessed tokens of one step; the context must have been made for as many logits. Unset: none.
   std::optional<std::uint32_t> max_draft_tokens{};
+  /// Steps this runner, and what belongs to a step, while step() computes a prompt in slices
+  /// (sliced_prefill.h). Empty: none is.
+  SlicedPrefill::Meanwhile meanwhile{};
 };
 
 class BatchRunner {
@@ -101,7 +107,8 @@ class BatchRunner {
   /// Ends those that were cancelled or are past their deadline.
   void let_go(StepReport& report);
 
-  /// One decode for all that run and do not rest. Does nothing when all rest.
+  /// One decode for all that run and do not rest, or a prompt in slices. Does nothing when all
+  /// rest.
   void step(StepReport& report);
 
   /// Ends everything that runs with `error`; cancelled requests with kCancelled.
@@ -143,6 +150,7 @@ class BatchRunner {
   Batch batch_;
   SlotTable table_;
   StepAbort abort_;
+  SlicedPrefill sliced_;
   std::uint64_t admissions_ = 0;
   StepCost cost_;
   StepShape shape_;  ///< of the decode under way, without guesses

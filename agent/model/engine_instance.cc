@@ -19,7 +19,9 @@ EngineInstance::EngineInstance(std::size_t number, RequestQueue& queue, const Cl
     : number_(number), queue_(queue), clock_(clock), stopping_(stopping) {}
 
 void EngineInstance::begin(LoadedModel model, const RunnerOptions& options) {
-  runner_ = std::make_unique<BatchRunner>(std::move(model), clock_, stopping_, options,
+  RunnerOptions with_steps = options;
+  with_steps.meanwhile = [this] { step(); };
+  runner_ = std::make_unique<BatchRunner>(std::move(model), clock_, stopping_, with_steps,
                                           [this] { return queue_.most_urgent(number_); });
 }
 

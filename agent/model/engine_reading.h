@@ -31,6 +31,8 @@ struct EngineReading {
   std::uint64_t kept_evictions = 0;  ///< kept prompts given up because cells were needed
   std::uint64_t draft_tokens = 0;    ///< guessed, and computed together with the token before
   std::uint64_t draft_hits = 0;      ///< of those: what was sampled
+  std::uint64_t sliced_prompts = 0;  ///< long prompts computed in slices beside who generated
+  std::uint64_t sliced_drops = 0;    ///< given up: the request left, or its cells were short
 
   /// Counts and gauges of another one of the same model.
   void add(const EngineReading& other);
@@ -73,6 +75,8 @@ inline void EngineReading::add(const EngineReading& other) {
   kept_evictions += other.kept_evictions;
   draft_tokens += other.draft_tokens;
   draft_hits += other.draft_hits;
+  sliced_prompts += other.sliced_prompts;
+  sliced_drops += other.sliced_drops;
 }
 
 }  // namespace weir::model

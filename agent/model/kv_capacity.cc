@@ -24,10 +24,6 @@ std::uint64_t bytes_of(ggml_type type, std::uint64_t numbers) {
          (numbers % block == 0 ? 0 : ggml_type_size(type));
 }
 
-std::uint64_t padded(std::uint64_t cells) {
-  return (cells + kCellsTogether - 1) / kCellsTogether * kCellsTogether;
-}
-
 /// One cache for those that run; for those that wait, a sequence's part of it for each. Where each
 /// sequence has cells of its own no request needs more than that part: max_queue is bound enough.
 std::optional<double> ratio_of(const ModelOptions& options, const KvLayout& layout) {
@@ -39,13 +35,17 @@ std::optional<double> ratio_of(const ModelOptions& options, const KvLayout& layo
 
 }  // namespace
 
+std::uint64_t padded_cells(std::uint64_t cells) {
+  return (cells + kCellsTogether - 1) / kCellsTogether * kCellsTogether;
+}
+
 KvLayout kv_layout(const ModelOptions& options, std::uint64_t trained_tokens) {
   KvLayout layout;
   layout.context_tokens = options.context_tokens.value_or(
       static_cast<std::uint32_t>(std::clamp<std::uint64_t>(trained_tokens, 1, kMostContextTokens)));
   const std::uint64_t sequences = options.max_sequences;
   const bool pooled = options.kv_tokens && *options.kv_tokens < layout.context_tokens * sequences;
-  layout.visible_cells = padded(pooled ? *options.kv_tokens : layout.context_tokens);
+  layout.visible_cells = padded_cells(pooled ? *options.kv_tokens : layout.context_tokens);
   layout.cells = pooled ? layout.visible_cells : layout.visible_cells * sequences;
   return layout;
 }

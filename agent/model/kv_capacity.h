@@ -14,6 +14,9 @@
 
 namespace weir::model {
 
+/// As many as libllama makes room for when it is asked for these.
+[[nodiscard]] std::uint64_t padded_cells(std::uint64_t cells);
+
 /// The cells of one instance.
 struct KvLayout {
   std::uint64_t context_tokens = 0;  ///< of a sequence

@@ -38,6 +38,10 @@ class KvStore {
   [[nodiscard]] bool reuses() const { return reuse_; }
   /// Whether slots can run short of cells.
   [[nodiscard]] bool pooled() const { return pooled_; }
+  /// Parts of the cache, each with the cells of its own sequences.
+  [[nodiscard]] std::uint32_t streams() const {
+    return pooled_ ? 1 : static_cast<std::uint32_t>(cells_.slots());
+  }
   /// Cells that are free, or would be.
   [[nodiscard]] std::size_t available() const { return cells_.free() + cells_.kept(); }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/model/load_estimate.h"
 
+#include <algorithm>
+
 #include "agent/model/attention.h"
 #include "agent/model/kv_capacity.h"
 
@@ -26,6 +28,18 @@ MemoryReading estimate_memory(const ModelOptions& options, const CheckedGguf& fi
   const std::uint64_t mask = layout.visible_cells * attention.mask_bytes;
   memory.compute_bytes = options.instances * (attention.pass_tokens * (vectors + mask) +
                                               attention.product_bytes + logits);
+  const std::uint32_t for_prompts =
+      prefill_cells(options.max_sequences, static_cast<std::uint32_t>(layout.context_tokens));
+  if (for_prompts > 0) {
+    const std::uint64_t more = padded_cells(for_prompts);
+    const std::uint64_t cell_bytes = memory.kv_bytes / (layout.cells * options.instances);
+    const std::uint64_t pass_tokens = std::min(attention.pass_tokens, kPrefillPassTokens);
+    const std::uint64_t product = attention.product_bytes / layout.visible_cells * more;
+    const std::uint64_t row = shape.vocabulary * sizeof(float);
+    memory.compute_bytes +=
+        options.instances * (more * cell_bytes + product + 2 * row +
+                             pass_tokens * (vectors + more * attention.mask_bytes));
+  }
   return memory;
 }
 

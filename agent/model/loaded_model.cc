@@ -114,9 +114,14 @@ Result<Weights> load_new(const ModelOptions& options, const CheckedGguf& file,
   return weights;
 }
 
-Result<ContextHandle> make_context(const ModelOptions& options, llama_model* model,
-                                   std::uint32_t context_tokens, std::uint64_t file_bytes,
-                                   MemoryReading& memory) {
+struct Contexts {
+  ContextHandle context;
+  std::unique_ptr<PrefillContext> prefill;  ///< may be null
+};
+
+Result<Contexts> make_contexts(const ModelOptions& options, llama_model* model,
+                               std::uint32_t context_tokens, std::uint64_t file_bytes,
+                               MemoryReading& memory) {
   const std::uint64_t all = std::uint64_t{context_tokens} * options.max_sequences;
   const std::uint64_t cells = std::min<std::uint64_t>(all, options.kv_tokens.value_or(INT32_MAX));
   if (options.kv_tokens && *options.kv_tokens < context_tokens) {
@@ -143,6 +148,13 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
   params.flash_attn_type = attention.flash;
   params.type_k = attention.keys;
   params.no_perf = true;
+  std::unique_ptr<PrefillContext> prefill;
+  const std::uint32_t for_prompts = prefill_cells(options.max_sequences, context_tokens);
+  if (for_prompts > 0 && sequences_move(model)) {
+    auto made = PrefillContext::create(model, for_prompts, params, memory);
+    if (!made) return std::move(made).error().context(options.path);
+    prefill = *std::move(made);
+  }
   const LlamaErrors log;
   ContextHandle context(llama_init_from_model(model, params));
   if (!context) {
@@ -155,13 +167,13 @@ Result<ContextHandle> make_context(const ModelOptions& options, llama_model* mod
     return refused(options, "it generates no text: has it task embed, or score?");
   }
   memory.kv_bytes = log.buffers().kv;
-  memory.compute_bytes = log.buffers().compute;
+  memory.compute_bytes += log.buffers().compute;
   // It grows when tokens are guessed first.
   const auto vocabulary =
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)));
   memory.output_bytes =
       std::max(log.buffers().output, params.n_outputs_max * vocabulary * sizeof(float));
-  return context;
+  return Contexts{std::move(context), std::move(prefill)};
 }
 
 }  // namespace
@@ -176,9 +188,11 @@ std::uint32_t threads_of(const ModelOptions& options, std::uint64_t file_bytes) 
 }
 
 LoadedModel::LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
-                         std::uint32_t context_tokens, const MemoryReading& context_memory)
+                         std::unique_ptr<PrefillContext> prefill, std::uint32_t context_tokens,
+                         const MemoryReading& context_memory)
     : model_(std::move(model)),
       context_(std::move(context)),
+      prefill_(std::move(prefill)),
       vocabulary_(llama_model_get_vocab(model_.get())),
       context_tokens_(context_tokens),
       context_memory_(context_memory) {}
@@ -203,11 +217,10 @@ Result<LoadedModel> LoadedModel::make(const Weights& weights, const ModelOptions
     const std::uint32_t context_tokens =
         options.context_tokens.value_or(std::min(trained, kMostContextTokens));
     MemoryReading memory;
-    auto context = make_context(options, model, context_tokens, weights.file_bytes, memory);
-    if (!context) {
-      return std::move(context).error();
-    }
-    return LoadedModel(weights.model, std::move(*context), context_tokens, memory);
+    auto made = make_contexts(options, model, context_tokens, weights.file_bytes, memory);
+    if (!made) return std::move(made).error();
+    return LoadedModel(weights.model, std::move(made->context), std::move(made->prefill),
+                       context_tokens, memory);
   } catch (const std::exception& failure) {
     return refused(options, failure.what());
   }

@@ -23,6 +23,7 @@
 #include "agent/model/load_trial.h"
 #include "agent/model/memory_reading.h"
 #include "agent/model/model_file.h"
+#include "agent/model/prefill_context.h"
 #include "agent/model/vocabulary.h"
 #include "agent/model/weights.h"
 #include "agent/schedule/batch_former.h"
@@ -117,20 +118,24 @@ class LoadedModel {
   [[nodiscard]] llama_context* context() const { return context_.get(); }
   [[nodiscard]] llama_memory_t memory() const { return llama_get_memory(context_.get()); }
   [[nodiscard]] const std::shared_ptr<llama_model>& weights() const { return model_; }
+  /// For long prompts beside those who generate; null: there is none (prefill_cells()).
+  [[nodiscard]] PrefillContext* prefill() const { return prefill_.get(); }
   /// Valid as long as the weights.
   [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
   /// KV cells that one sequence may use.
   [[nodiscard]] std::uint32_t context_tokens() const { return context_tokens_; }
-  /// What this context has, without the weights.
+  /// What both contexts have, without the weights.
   [[nodiscard]] const MemoryReading& context_memory() const { return context_memory_; }
   [[nodiscard]] std::uint64_t parameters() const { return llama_model_n_params(model_.get()); }
 
  private:
   LoadedModel(std::shared_ptr<llama_model> model, ContextHandle context,
-              std::uint32_t context_tokens, const MemoryReading& context_memory);
+              std::unique_ptr<PrefillContext> prefill, std::uint32_t context_tokens,
+              const MemoryReading& context_memory);
 
   std::shared_ptr<llama_model> model_;
   ContextHandle context_;  // after model_: freed first
+  std::unique_ptr<PrefillContext> prefill_;
   Vocabulary vocabulary_;
   std::uint32_t context_tokens_;
   MemoryReading context_memory_;

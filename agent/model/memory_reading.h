@@ -16,8 +16,8 @@ struct MemoryReading {
   /// does not tell.
   std::optional<std::uint64_t> resident_bytes;
   std::uint64_t copied_bytes = 0;   ///< weights once more, in the order in which they are computed
-  std::uint64_t kv_bytes = 0;       ///< cells of all contexts
-  std::uint64_t compute_bytes = 0;  ///< what a step computes with
+  std::uint64_t kv_bytes = 0;       ///< cells of all sequences
+  std::uint64_t compute_bytes = 0;  ///< what a step computes with, and a long prompt beside it
   std::uint64_t output_bytes = 0;   ///< logits
 
   [[nodiscard]] std::uint64_t all() const {

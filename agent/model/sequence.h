@@ -49,6 +49,7 @@ struct Sequence {
   bool looked = false;                    ///< for what others have of its tokens
   std::optional<TimePoint> paused_since;  ///< in favour of prompts of a higher level
   bool rests = false;                     ///< its listener wants no more for now
+  bool in_chunks = false;                 ///< its prompt could not be computed in slices
   Drafting drafting{};                    ///< what is known for guessing how it goes on
 
   // Of the current step.

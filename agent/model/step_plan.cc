@@ -117,16 +117,63 @@ void add_prompts(const Prompts& prompts, const StepCost& cost, const PlanLimits&
   }
 }
 
+/// Whether it would come in chunks.
+bool is_long(const PlanItem& item, const StepCost& cost, Duration whole) {
+  const auto tokens = cost.chunk_within(whole, item.position);
+  return tokens && item.left > std::max(*tokens, kFewestSliced);
+}
+
+/// The prompt that is computed in slices, or begins to be. Takes out of `prompts`, which are in
+/// order, all that take no part because of it.
+const PlanItem* take_sliced(const PlanItem* running, const StepCost& cost, const PlanLimits& limits,
+                            Prompts& prompts, StepPlan& plan) {
+  if (running == nullptr && (limits.longest_sliced == 0 || plan.shape.decode_tokens == 0)) {
+    return nullptr;
+  }
+  if (prompts.empty() || !cost.decodes(plan.shape)) return running;
+  const Duration whole = prompt_time(cost, plan.shape, prompts, /*hurry=*/false).whole;
+  const PlanItem* sliced = running;
+  std::erase_if(prompts, [&](const PlanItem* item) {
+    if (!is_long(*item, cost, whole)) return false;
+    if (sliced != nullptr) return item->urgency.level >= sliced->urgency.level;
+    if (item->in_chunks || item->position + item->left > limits.longest_sliced) return false;
+    sliced = item;
+    plan.sliced = item->urgency.admission;
+    return true;
+  });
+  return sliced;
+}
+
+/// Until the next step, for the prompt that is computed in slices.
+Duration slice_time(const PlanItem& sliced, std::size_t prompts, const Prompts& others,
+                    const StepCost& cost, bool hurry, const StepPlan& plan) {
+  const bool yields = plan.shape.prompt_tokens > 0 && !others.empty() &&
+                      others.front()->urgency.level < sliced.urgency.level;
+  if (yields) return Duration::zero();
+  if (hurry) return kShortStep;
+  const auto decodes = cost.decodes(plan.shape);
+  if (plan.shape.decode_tokens == 0 || !decodes) return kAloneStep;
+  const double numbers =
+      static_cast<double>(prompts) / static_cast<double>(plan.shape.decode_tokens);
+  const Duration spent = cost.prompts(plan.shape).value_or(Duration::zero());
+  return std::max(kShortStep, scaled(*decodes, std::max(kSliceShare, numbers)) - spent);
+}
+
 }  // namespace
 
 StepPlan plan_step(std::span<const PlanItem> items, const StepCost& cost,
                    const PlanLimits& limits) {
   Prompts prompts;
+  const PlanItem* running = nullptr;                                // in slices
   std::int32_t highest = std::numeric_limits<std::int32_t>::max();  // level of a prompt
   for (const PlanItem& item : items) {
     if (item.generates || item.held) continue;
-    prompts.push_back(&item);
     highest = std::min(highest, item.urgency.level);
+    if (item.sliced) {
+      running = &item;
+    } else {
+      prompts.push_back(&item);
+    }
   }
   std::sort(prompts.begin(), prompts.end(),
             [](const PlanItem* a, const PlanItem* b) { return a->urgency < b->urgency; });
@@ -141,8 +188,13 @@ StepPlan plan_step(std::span<const PlanItem> items, const StepCost& cost,
     ++plan.shape.decode_tokens;
     plan.shape.decode_positions += item.position;
   }
+  const std::size_t all_prompts = prompts.size() + (running != nullptr ? 1 : 0);
+  const PlanItem* const sliced = take_sliced(running, cost, limits, prompts, plan);
   if (!prompts.empty() && plan.shape.decode_tokens < limits.tokens) {
     add_prompts(prompts, cost, limits, plan);
+  }
+  if (sliced != nullptr) {
+    plan.slice = slice_time(*sliced, all_prompts, prompts, cost, limits.hurry, plan);
   }
   return plan;
 }

@@ -16,6 +16,11 @@
 // tokens, and prompts of one length share a pass. In a hurry (somebody shall hear of the end of
 // this step soon): kShortStep.
 //
+// A long prompt beside those who generate takes no part in the steps, if it can be computed in a
+// context of its own (sliced_prefill.h): it gets a slice of time between two steps, about as long
+// as what the generating tokens cost. While it is computed, other long prompts wait, unless they
+// are of a higher level: then it waits for them.
+//
 // Who generates at a lower level pauses while a prompt of a higher level is worked on, but no
 // longer than kLongestPause at a time: the caller says who is due.
 //
@@ -40,6 +45,10 @@ namespace weir::model {
 
 inline constexpr double kPromptShare = 0.75;
 inline constexpr double kWholeShare = 8;
+/// A slice ends early rather than late, by a node of the graph.
+inline constexpr double kSliceShare = 0.9;
+/// Fewer tokens are not worth the way into another context and back.
+inline constexpr std::size_t kFewestSliced = 64;
 inline constexpr Duration kAloneStep = std::chrono::milliseconds(6);
 inline constexpr Duration kShortStep = std::chrono::milliseconds(3);
 inline constexpr Duration kLongestPause = std::chrono::milliseconds(250);
@@ -72,11 +81,14 @@ struct PlanItem {
   bool generates = false;    ///< past its prompt: left is 1
   bool held = false;         ///< takes no part: another one computes what both begin with
   bool due = false;          ///< has paused for long enough
+  bool sliced = false;       ///< takes no part: is being computed in slices
+  bool in_chunks = false;    ///< must not be computed in slices
 };
 
 struct PlanLimits {
   std::size_t tokens = 0;  ///< of the step; >= the number of sequences
   bool hurry = false;
+  std::size_t longest_sliced = 0;  ///< tokens of a sequence that can be computed in slices now
 };
 
 struct StepPlan {
@@ -88,6 +100,8 @@ struct StepPlan {
   std::vector<Part> parts;           ///< in the order of the batch
   std::vector<std::size_t> pausing;  ///< slots of those that could generate
   StepShape shape;
+  std::optional<std::uint64_t> sliced;  ///< admission of the prompt to begin with in slices
+  Duration slice{};                     ///< between this step and the next; zero: none
 };
 
 [[nodiscard]] StepPlan plan_step(std::span<const PlanItem> items, const StepCost& cost,

@@ -51,6 +51,8 @@ void render_engine_metrics(PrometheusText& out, std::span<const ModelInfo> model
   render_each(kModelInstanceCompletionTokens, &InstanceReading::completion_tokens);
   render(kModelDraftTokens, &EngineReading::draft_tokens);
   render(kModelDraftHits, &EngineReading::draft_hits);
+  render(kModelSlicedPrompts, &EngineReading::sliced_prompts);
+  render(kModelSlicedDrops, &EngineReading::sliced_drops);
 }
 
 }  // namespace weir::telemetry

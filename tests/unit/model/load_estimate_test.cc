@@ -52,7 +52,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Estimate,
                                          Shape{8, std::nullopt, std::nullopt},
                                          Shape{3, 100, std::nullopt}, Shape{64, 512, std::nullopt},
                                          Shape{16, 512, 1024}, Shape{16, 300, 700},
-                                         Shape{32, 4096, std::nullopt}));
+                                         Shape{32, 4096, std::nullopt},
+                                         Shape{2, 1024, std::nullopt}, Shape{8, 2048, 4096}));
 
 TEST(Estimate, CountsTheFileAndWhatIsCopiedOfIt) {
   CheckedGguf file = shipped_file();

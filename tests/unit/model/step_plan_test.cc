@@ -166,6 +166,64 @@ TEST(StepPlan, FirstStepsAreSmallWhileNothingIsKnown) {
   EXPECT_EQ(plan.shape.prompt_tokens, kFirstPromptTokens);
 }
 
+TEST(StepPlan, LongPromptBesideThoseWhoGenerateIsForSlices) {
+  std::vector items{generating(0), generating(1), prompt(2, 1500), prompt(3, 1500), prompt(4, 20)};
+  const StepCost cost = learned(milliseconds(6));
+  const PlanLimits limits{.tokens = 512, .longest_sliced = 2048};
+  const StepPlan plan = plan_step(items, cost, limits);
+  EXPECT_EQ(plan.sliced, 2U);
+  EXPECT_THAT(slots(plan), ElementsAre(0, 1, 4));  // the other long one waits
+  // 1.5 times 20 ms, as there are three prompts and two others, less the short prompt's 26 ms.
+  EXPECT_NEAR(std::chrono::duration<double>(plan.slice).count(), 0.004, 0.002);
+  items[2].in_chunks = true;
+  EXPECT_EQ(plan_step(items, cost, limits).sliced, 3U);
+  items[2].in_chunks = false;
+  items.pop_back();
+  items.pop_back();
+  EXPECT_NEAR(std::chrono::duration<double>(plan_step(items, cost, limits).slice).count(), 0.018,
+              0.001);
+  items[2].left = 60;
+  EXPECT_FALSE(plan_step(items, cost, limits).sliced);
+}
+
+TEST(StepPlan, NoPromptIsForSlicesWithoutThoseWhoWouldWait) {
+  const StepCost cost = learned(milliseconds(6));
+  const auto sliced = [&](const std::vector<PlanItem>& items, std::size_t longest) {
+    const StepPlan plan = plan_step(items, cost, {.tokens = 512, .longest_sliced = longest});
+    EXPECT_EQ(plan.slice > Duration::zero(), plan.sliced.has_value());
+    return plan.sliced;
+  };
+  EXPECT_TRUE(sliced({generating(0), prompt(1, 1500)}, 1500));
+  EXPECT_FALSE(sliced({generating(0), prompt(1, 1501)}, 1500));
+  EXPECT_FALSE(sliced({generating(0), prompt(1, 1500)}, 0));
+  EXPECT_FALSE(sliced({prompt(0, 1500), prompt(1, 1500)}, 2048));
+  EXPECT_FALSE(plan_step(std::vector{generating(0), prompt(1, 1500)}, StepCost{},
+                         {.tokens = 512, .longest_sliced = 2048})
+                   .sliced);
+}
+
+TEST(StepPlan, PromptInSlicesYieldsToHigherLevelsAlone) {
+  const StepCost cost = learned(milliseconds(6));
+  std::vector items{generating(0), prompt(1, 1500), prompt(2, 1500)};
+  items[1].sliced = true;
+  StepPlan plan = plan_step(items, cost, kLimits);
+  EXPECT_THAT(slots(plan), ElementsAre(0));
+  EXPECT_NEAR(std::chrono::duration<double>(plan.slice).count(), 0.020, 0.001);  // two to one
+  items[2].urgency.level = 1;
+  items[0].urgency.level = 1;
+  plan = plan_step(items, cost, kLimits);
+  EXPECT_THAT(slots(plan), ElementsAre(0, 2));
+  EXPECT_EQ(plan.slice, Duration::zero());
+  // Nobody else is there, or all pause.
+  EXPECT_EQ(plan_step(std::vector{items[1]}, cost, kLimits).slice, kAloneStep);
+  items[0].urgency.level = 6;
+  items.pop_back();
+  plan = plan_step(items, cost, kLimits);
+  EXPECT_THAT(plan.parts, IsEmpty());
+  EXPECT_THAT(plan.pausing, ElementsAre(0));
+  EXPECT_EQ(plan.slice, kAloneStep);
+}
+
 // Whatever there is and whatever is known: the plan is one that can be decoded, and every sequence
 // comes to its end.
 TEST(StepPlan, EveryPlanIsSoundAndEverythingEnds) {

@@ -33,8 +33,10 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
                    .prefix_tokens = 15,
                    .kept_evictions = 16,
                    .draft_tokens = 17,
-                   .draft_hits = 18};
-  engine.instances = {{19, 20, 21}, {22, 23, 24}};
+                   .draft_hits = 18,
+                   .sliced_prompts = 19,
+                   .sliced_drops = 20};
+  engine.instances = {{31, 32, 33}, {34, 35, 36}};
   model::ModelInfo echo;
   echo.name = "echo";
   echo.batches.emplace();
@@ -59,15 +61,17 @@ TEST(EngineMetrics, EachCountHasItsOwnFamily) {
                                           "prefix_tokens_total",
                                           "kept_evictions_total",
                                           "draft_tokens_total",
-                                          "draft_hits_total"};
+                                          "draft_hits_total",
+                                          "sliced_prompts_total",
+                                          "sliced_drops_total"};
   for (std::size_t i = 0; i < names.size(); ++i) {
     EXPECT_THAT(text, HasSubstr("weir_model_" + names[i] + "{model=\"m\"} " +
                                 std::to_string(i + 1) + "\n"));
   }
   for (const char* const line :
-       {"running{model=\"m\",instance=\"0\"} 19\n", "running{model=\"m\",instance=\"1\"} 22\n",
-        "decode_steps_total{model=\"m\",instance=\"0\"} 20\n",
-        "completion_tokens_total{model=\"m\",instance=\"1\"} 24\n"}) {
+       {"running{model=\"m\",instance=\"0\"} 31\n", "running{model=\"m\",instance=\"1\"} 34\n",
+        "decode_steps_total{model=\"m\",instance=\"0\"} 32\n",
+        "completion_tokens_total{model=\"m\",instance=\"1\"} 36\n"}) {
     EXPECT_THAT(text, HasSubstr(std::string("weir_model_instance_") + line));
   }
   EXPECT_THAT(text, Not(HasSubstr("echo")));
