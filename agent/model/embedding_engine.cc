@@ -139,15 +139,17 @@ Status EmbeddingEngine::load() {
 Result<Weights> EmbeddingEngine::load_file() {
   const auto file = life_.open();
   if (!file) return file.error();
-  if (Status reserved = life_.reserve(file->bytes); !reserved) return std::move(reserved).error();
+  MemoryReading estimate;
+  estimate.mapped_bytes = file->bytes;
+  if (Status reserved = life_.reserve(estimate); !reserved) return std::move(reserved).error();
   auto weights = life_.load_weights(*file);
   if (!weights) return weights;
   threads_ = threads_of(options_, file->bytes);
   const std::size_t instances = options_.instance_per_thread
                                     ? std::min<std::size_t>(threads_, kMostInstances)
                                     : options_.batch.instances;
-  const std::uint64_t estimate = file->bytes + weights->copied_bytes +
-                                 instances * embedding_model_bytes(options_, weights->model.get());
+  estimate.copied_bytes = weights->copied_bytes;
+  estimate.compute_bytes = instances * embedding_model_bytes(options_, weights->model.get());
   if (Status reserved = life_.reserve(estimate); !reserved) return std::move(reserved).error();
   if (Status made = make_instances(*weights, instances); !made) return std::move(made).error();
   share_ = std::max(1U, threads_ / static_cast<std::uint32_t>(instances));
@@ -155,7 +157,7 @@ Result<Weights> EmbeddingEngine::load_file() {
   for (const EmbeddingModel& made : models_) memory.add(made.memory());
   memory.mapped_bytes = weights->file_bytes;
   memory.copied_bytes = weights->copied_bytes;
-  if (Status reserved = life_.reserve(memory.all()); !reserved) return std::move(reserved).error();
+  if (Status reserved = life_.reserve(memory); !reserved) return std::move(reserved).error();
   life_.loaded(*weights, memory);
   return weights;
 }

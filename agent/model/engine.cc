@@ -113,7 +113,7 @@ Result<std::vector<LoadedModel>> Engine::load_file() {
   const auto file = life_.open();
   if (!file) return file.error();
   const MemoryReading estimate = estimate_memory(options_, *file);
-  if (Status reserved = life_.reserve(estimate.all()); !reserved) {
+  if (Status reserved = life_.reserve(estimate); !reserved) {
     return std::move(reserved).error();
   }
   auto weights = life_.load_weights(*file);
@@ -130,7 +130,7 @@ Result<std::vector<LoadedModel>> Engine::load_file() {
   memory.copied_bytes = weights->copied_bytes;
   // Every context computes with something: this libllama words its log in another way.
   if (memory.compute_bytes == 0) memory = estimate;
-  if (Status reserved = life_.reserve(memory.all()); !reserved) return std::move(reserved).error();
+  if (Status reserved = life_.reserve(memory); !reserved) return std::move(reserved).error();
   life_.loaded(*weights, memory);
   return contexts;
 }

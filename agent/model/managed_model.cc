@@ -360,12 +360,12 @@ bool ManagedModel::loads_locked(const ModelVersion& engine) const {
   return &engine == (lifecycle_.has_successor() ? successor_ : current_).get();
 }
 
-Status ManagedModel::reserve(const ModelVersion& engine, std::uint64_t bytes) {
+Status ManagedModel::reserve(const ModelVersion& engine, const MemoryClaim& claim) {
   Status reserved =
-      shared_.memory.reserve(&engine, bytes, [&engine] { return engine.abandoned(); });
+      shared_.memory.reserve(&engine, claim, [&engine] { return engine.abandoned(); });
   if (!reserved) return reserved;
   const std::lock_guard lock(mutex_);
-  bytes_[&engine] = bytes;
+  bytes_[&engine] = claim.all();
   return {};
 }
 

@@ -82,7 +82,7 @@ class ManagedModel final : public Runner, private VersionHost {
  private:
   using Engines = std::vector<std::unique_ptr<ModelVersion>>;
 
-  Status reserve(const ModelVersion& engine, std::uint64_t bytes) override;
+  Status reserve(const ModelVersion& engine, const MemoryClaim& claim) override;
   void load_progressed(const ModelVersion& engine, float progress) override;
   void loaded(const ModelVersion& engine) override;
   void warmed(const ModelVersion& engine) override;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 namespace weir::model {
 
@@ -13,22 +14,50 @@ namespace {
 // `stopping` tells nobody that it has become true.
 constexpr std::chrono::milliseconds kLookForStop{20};
 
+/// What claims come to in all.
+class Sum {
+ public:
+  void add(const MemoryClaim& claim) {
+    own_ += claim.own_bytes;
+    if (claim.weights.empty()) {
+      own_ += claim.weights_bytes;
+    } else {
+      std::uint64_t& known = weights_[claim.weights];
+      known = std::max(known, claim.weights_bytes);
+    }
+  }
+  [[nodiscard]] std::uint64_t bytes() const {
+    return std::accumulate(weights_.begin(), weights_.end(), own_,
+                           [](std::uint64_t sum, const auto& entry) { return sum + entry.second; });
+  }
+
+ private:
+  std::uint64_t own_ = 0;
+  std::map<std::string, std::uint64_t> weights_;
+};
+
 }  // namespace
 
-ModelMemory::Shortage ModelMemory::shortage_locked(Holder holder, std::uint64_t bytes) const {
-  Shortage shortage;
+ModelMemory::Shortage ModelMemory::shortage_locked(Holder holder, const MemoryClaim& claim) const {
+  Sum others;
+  Sum staying;
   for (const auto& [other, share] : shares_) {
     if (other == holder) continue;
-    shortage.others += share.bytes;
-    if (share.releasing) shortage.coming += share.bytes;
+    others.add(share.claim);
+    if (!share.releasing) staying.add(share.claim);
   }
-  const std::uint64_t wanted = shortage.others + bytes;
-  if (budget_ && wanted > *budget_) shortage.missing = wanted - *budget_;
+  Shortage shortage;
+  shortage.others = others.bytes();
+  others.add(claim);
+  staying.add(claim);
+  if (budget_ && others.bytes() > *budget_) shortage.missing = others.bytes() - *budget_;
+  shortage.coming = others.bytes() - staying.bytes();
   return shortage;
 }
 
-Status ModelMemory::reserve(Holder holder, std::uint64_t bytes,
+Status ModelMemory::reserve(Holder holder, const MemoryClaim& claim,
                             const std::function<bool()>& stopping) {
+  const std::uint64_t bytes = claim.all();
   if (budget_ && bytes > *budget_) {
     return make_error(Code::kResourceExhausted,
                       fmt::format("it needs {} bytes of memory, more than all that models may have "
@@ -39,9 +68,9 @@ Status ModelMemory::reserve(Holder holder, std::uint64_t bytes,
     Shortage shortage;
     {
       std::unique_lock lock(mutex_);
-      shortage = shortage_locked(holder, bytes);
+      shortage = shortage_locked(holder, claim);
       if (shortage.missing == 0) {
-        shares_[holder] = {bytes, false};
+        shares_[holder] = {claim, false};
         return {};
       }
       if (shortage.coming >= shortage.missing) {
@@ -82,9 +111,9 @@ void ModelMemory::release(Holder holder) {
 
 std::uint64_t ModelMemory::reserved() const {
   const std::lock_guard lock(mutex_);
-  std::uint64_t bytes = 0;
-  for (const auto& [holder, share] : shares_) bytes += share.bytes;
-  return bytes;
+  Sum sum;
+  for (const auto& [holder, share] : shares_) sum.add(share.claim);
+  return sum.bytes();
 }
 
 }  // namespace weir::model

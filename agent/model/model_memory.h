@@ -5,6 +5,8 @@
 // load that would need its memory is refused, and may be tried again later. It waits for memory
 // that others are giving back already.
 //
+// Weights that several have in memory together count once, until the last of them is released.
+//
 // Thread-safe. Calls the functions that it was given outside its lock, on the thread that reserves.
 #pragma once
 
@@ -19,6 +21,7 @@
 
 #include "agent/base/result.h"
 #include "agent/model/eviction.h"
+#include "agent/model/memory_claim.h"
 
 namespace weir::model {
 
@@ -37,7 +40,7 @@ class ModelMemory {
 
   /// Sets aside what `holder` will have in all; waits while others give back what is missing.
   /// kResourceExhausted: it cannot have it now, or never. kCancelled: `stopping` became true.
-  Status reserve(Holder holder, std::uint64_t bytes, const std::function<bool()>& stopping);
+  Status reserve(Holder holder, const MemoryClaim& claim, const std::function<bool()>& stopping);
   /// What the holder has will be released, without anybody else's doing.
   void releasing(Holder holder);
   void release(Holder holder);
@@ -47,16 +50,16 @@ class ModelMemory {
 
  private:
   struct Share {
-    std::uint64_t bytes = 0;
+    MemoryClaim claim;
     bool releasing = false;
   };
-  /// Bytes missing for `bytes` in all, and of these, bytes that are being released.
+  /// Bytes missing for a claim, and of these, bytes that are being released.
   struct Shortage {
     std::uint64_t missing = 0;
     std::uint64_t coming = 0;
     std::uint64_t others = 0;
   };
-  [[nodiscard]] Shortage shortage_locked(Holder holder, std::uint64_t bytes) const;
+  [[nodiscard]] Shortage shortage_locked(Holder holder, const MemoryClaim& claim) const;
 
   const std::optional<std::uint64_t> budget_;
   const Candidates candidates_;

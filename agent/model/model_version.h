@@ -6,12 +6,12 @@
 // Thread-safety and failures: as Runner.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 
 #include "agent/base/result.h"
 #include "agent/model/file_stamp.h"
+#include "agent/model/memory_claim.h"
 #include "agent/model/request_queue.h"
 #include "agent/model/runner.h"
 
@@ -36,7 +36,7 @@ class VersionHost {
   virtual ~VersionHost() = default;
   /// The version is about to take this much memory in all, more than it said before. May wait, and
   /// evict others. An error: it cannot have it.
-  virtual Status reserve(const ModelVersion& version, std::uint64_t bytes) = 0;
+  virtual Status reserve(const ModelVersion& version, const MemoryClaim& claim) = 0;
   virtual void load_progressed(const ModelVersion& version, float progress) = 0;
   virtual void loaded(const ModelVersion& version) = 0;  ///< warms now
   virtual void warmed(const ModelVersion& version) = 0;  ///< serves now

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/model/version_life.h"
 
+#include <fmt/format.h>
 #include <pthread.h>
 #include <spdlog/spdlog.h>
 
@@ -15,6 +16,14 @@ namespace {
 
 // Files below load within a second or two from a disk; a progress line would be noise.
 constexpr std::uint64_t kBigFileBytes = std::uint64_t{256} << 20;
+
+std::string name_of_weights(const CheckedGguf& file, bool repack) {
+  std::string name = repack ? "repacked" : "plain";
+  for (const FileIdentity& part : file.parts) {
+    name += fmt::format(" {}:{}:{}:{}", part.device, part.inode, part.bytes, part.modified_ns);
+  }
+  return name;
+}
 
 }  // namespace
 
@@ -105,15 +114,18 @@ Result<CheckedGguf> VersionLife::open() {
   }
   auto file = gguf_vetting().check(options_.path);
   if (!file) return file.error();
+  weights_ = name_of_weights(*file, options_.repack);
   const std::lock_guard lock(mutex_);
   info_.file_bytes = file->bytes;
   if (stamp_) info_.created_unix_seconds = stamp_->modified_unix_seconds();
   return *file;
 }
 
-Status VersionLife::reserve(std::uint64_t bytes) {
+Status VersionLife::reserve(const MemoryReading& memory) {
   if (host_ == nullptr) return {};
-  Status reserved = host_->reserve(version_, bytes);
+  const std::uint64_t weights_bytes = memory.mapped_bytes + memory.copied_bytes;
+  Status reserved =
+      host_->reserve(version_, {memory.all() - weights_bytes, weights_bytes, weights_});
   no_memory_ = !reserved.ok();
   return reserved;
 }

@@ -64,7 +64,7 @@ class VersionLife {
   /// The load begins: the file, checked.
   Result<CheckedGguf> open();
   /// What the version is about to have in all.
-  Status reserve(std::uint64_t bytes);
+  Status reserve(const MemoryReading& memory);
   /// The weights of the file.
   Result<Weights> load_weights(const CheckedGguf& file);
   /// Everything is in memory, and is warmed next.
@@ -94,6 +94,7 @@ class VersionLife {
   // The version's thread only.
   bool no_memory_ = false;  ///< why the load failed
   int logged_tenths_ = 0;   ///< of the load in progress
+  std::string weights_;     ///< names those of the file, as weights_cache.h tells them apart
 
   std::atomic<bool> stopping_{false};
 

@@ -82,13 +82,13 @@ TEST(ModelMemory, RefusesWhatCanNeverFitAndWhatDoesNotFitNow) {
   const auto never = [] { return false; };
   int a = 0;
   int b = 0;
-  EXPECT_EQ(memory.reserve(&a, 101, never).error().code, Code::kResourceExhausted);
-  EXPECT_TRUE(memory.reserve(&a, 60, never).ok());
-  EXPECT_TRUE(memory.reserve(&a, 80, never).ok());  // in all
+  EXPECT_EQ(memory.reserve(&a, {101, 0, ""}, never).error().code, Code::kResourceExhausted);
+  EXPECT_TRUE(memory.reserve(&a, {60, 0, ""}, never).ok());
+  EXPECT_TRUE(memory.reserve(&a, {80, 0, ""}, never).ok());  // in all
   EXPECT_EQ(memory.reserved(), 80U);
-  EXPECT_NE(memory.reserve(&b, 21, never).error().message.find("others hold 80"),
+  EXPECT_NE(memory.reserve(&b, {21, 0, ""}, never).error().message.find("others hold 80"),
             std::string::npos);
-  EXPECT_TRUE(memory.reserve(&b, 20, never).ok());
+  EXPECT_TRUE(memory.reserve(&b, {20, 0, ""}, never).ok());
   memory.release(&a);
   EXPECT_EQ(memory.reserved(), 20U);
 }
@@ -112,20 +112,46 @@ TEST(ModelMemory, EvictsAndWaitsUntilItIsReleased) {
   });
   self = &memory;
   const auto never = [] { return false; };
-  ASSERT_TRUE(memory.reserve(&victim, 70, never).ok());
-  EXPECT_TRUE(memory.reserve(&wanting, 50, never).ok());
+  ASSERT_TRUE(memory.reserve(&victim, {70, 0, ""}, never).ok());
+  EXPECT_TRUE(memory.reserve(&wanting, {50, 0, ""}, never).ok());
   EXPECT_EQ(asked, 1);
   EXPECT_EQ(memory.reserved(), 50U);
+}
+
+TEST(ModelMemory, WeightsThatSeveralHaveCountOnceUntilTheLastIsReleased) {
+  ModelMemory memory(100, [] { return std::vector<ModelMemory::Candidate>{}; });
+  const auto never = [] { return false; };
+  int a = 0;
+  int b = 0;
+  int c = 0;
+  EXPECT_TRUE(memory.reserve(&a, {10, 60, "file"}, never).ok());
+  EXPECT_TRUE(memory.reserve(&b, {20, 60, "file"}, never).ok());
+  EXPECT_EQ(memory.reserved(), 90U);
+  EXPECT_FALSE(memory.reserve(&c, {0, 11, "another"}, never).ok());
+  EXPECT_FALSE(memory.reserve(&c, {11, 60, "file"}, never).ok());
+  EXPECT_TRUE(memory.reserve(&c, {10, 60, "file"}, never).ok());
+  memory.release(&c);
+  memory.release(&a);
+  EXPECT_EQ(memory.reserved(), 80U);
+  EXPECT_FALSE(memory.reserve(&c, {21, 0, ""}, never).ok());
+  // While one of two goes, its weights do not: to wait for it would be in vain.
+  memory.releasing(&b);
+  EXPECT_TRUE(memory.reserve(&a, {20, 60, "file"}, never).ok());
+  EXPECT_FALSE(memory.reserve(&c, {30, 0, ""}, never).ok());
+  memory.release(&b);
+  EXPECT_EQ(memory.reserved(), 80U);
+  memory.release(&a);
+  EXPECT_EQ(memory.reserved(), 0U);
 }
 
 TEST(ModelMemory, WhoIsStoppedWaitsNoLonger) {
   ModelMemory memory(100, [] { return std::vector<ModelMemory::Candidate>{}; });
   int draining = 0;
   int wanting = 0;
-  ASSERT_TRUE(memory.reserve(&draining, 90, [] { return false; }).ok());
+  ASSERT_TRUE(memory.reserve(&draining, {90, 0, ""}, [] { return false; }).ok());
   memory.releasing(&draining);
   int looks = 0;
-  const Status status = memory.reserve(&wanting, 50, [&] { return ++looks > 2; });
+  const Status status = memory.reserve(&wanting, {50, 0, ""}, [&] { return ++looks > 2; });
   EXPECT_EQ(status.error().code, Code::kCancelled);
 }
 

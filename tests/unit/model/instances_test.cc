@@ -62,8 +62,8 @@ bool mapped_is(std::uint64_t bytes) {
 /// Counts what it is told.
 class CountingHost final : public VersionHost {
  public:
-  Status reserve(const ModelVersion&, std::uint64_t bytes) override {
-    reserved = bytes;
+  Status reserve(const ModelVersion&, const MemoryClaim& claim) override {
+    reserved = claim.all();
     return {};
   }
   void load_progressed(const ModelVersion&, float) override {}
