@@ -199,11 +199,28 @@ TEST_F(ModelsTest, LoadSaysWhyItFailedAndWhatThereIsNot) {
   EXPECT_EQ(unload("other").error().code, Code::kNotFound);
 }
 
-TEST_F(ModelsTest, LeastRecentlyUsedGoesForAnotherButNeverOneWithRequests) {
+TEST_F(ModelsTest, WeightsOfOneFileCountOnceWhateverModelsHaveThem) {
   make({named("a")});
   ask("a");
   const std::uint64_t each = info("a").memory_bytes;
-  make({named("a"), named("b"), named("c")}, {.memory_bytes = 2 * each + each / 2});
+  make({named("a"), named("b")}, {.memory_bytes = 2 * each - 1});
+  ask("a");
+  ask("b");
+  EXPECT_EQ(info("a").state, State::kReady);
+  EXPECT_EQ(info("b").state, State::kReady);
+}
+
+TEST_F(ModelsTest, LeastRecentlyUsedGoesForAnotherButNeverOneWithRequests) {
+  // Of one file they would share the weights.
+  const auto own_file = [this](const std::string& name) {
+    ModelOptions options = named(name);
+    options.path = put_model(name + ".gguf");
+    return options;
+  };
+  make({own_file("a")});
+  ask("a");
+  const std::uint64_t each = info("a").memory_bytes;
+  make({own_file("a"), own_file("b"), own_file("c")}, {.memory_bytes = 2 * each + each / 2});
   ask("a");
   clock_.advance(seconds(1));
   ask("b");
