@@ -23,6 +23,8 @@ constexpr Duration kPause = std::chrono::seconds(1);
 // it was. The last is less than one in a hundred even of the requests of twice as large batches.
 constexpr std::uint32_t kExploreFirst = 256;
 constexpr std::uint32_t kExploreLast = 2048;
+// One by one, requests may take this share of an instance's time before throughput counts at all.
+constexpr double kQuietLoad = 0.5;
 
 double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -157,6 +159,17 @@ std::size_t BatchFormer::learned_size(const BatchQueue& queue, std::size_t avail
   return size;
 }
 
+/// Of so many that wait, how many to take, at so many arrivals per second.
+std::size_t BatchFormer::size_for(std::size_t available, double load) const {
+  const std::size_t size = step_time_.knee(available, load);
+  if (!step_time_.line()) return size;
+  // Where the members cost more than the batch, together they all end late, one by one only the
+  // last of them does.
+  const double one_s = step_time_.seconds_of(1);
+  const double mean_end_s = one_s * static_cast<double>(size + 1) / 2;
+  return load * one_s < kQuietLoad && mean_end_s < step_time_.seconds_of(size) ? 1 : size;
+}
+
 std::size_t BatchFormer::best_size(const BatchQueue& queue, std::size_t available) {
   // Sizes that were never tried are approached by doubling: one that is far too large costs more
   // than the few steps on the way there.
@@ -165,10 +178,10 @@ std::size_t BatchFormer::best_size(const BatchQueue& queue, std::size_t availabl
   const double load = queue.waiting > options_.max_batch_size
                           ? std::numeric_limits<double>::infinity()
                           : (slow_gap_s_ > 0 ? 1 / slow_gap_s_ : 0);
-  const std::size_t size = step_time_.knee(available, load);
+  const std::size_t size = size_for(available, load);
   if (explored_) {
     // Was the other size worth it? Then there may be more to find soon.
-    const bool better = step_time_.knee(*explored_, load) == *explored_;
+    const bool better = size_for(*explored_, load) == *explored_;
     explore_every_ = better ? kExploreFirst : std::min(explore_every_ * 2, kExploreLast);
     explored_.reset();
   }

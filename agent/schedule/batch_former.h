@@ -114,6 +114,7 @@ class BatchFormer {
   [[nodiscard]] std::optional<TimePoint> learned_limit(std::size_t waiting) const;
   [[nodiscard]] std::size_t learned_size(const BatchQueue& queue, std::size_t available,
                                          TimePoint now);
+  [[nodiscard]] std::size_t size_for(std::size_t available, double load) const;
   [[nodiscard]] std::size_t best_size(const BatchQueue& queue, std::size_t available);
 
   const BatchOptions options_;

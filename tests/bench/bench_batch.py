@@ -41,6 +41,8 @@ MAX_BATCH = 32
 LOADS = (0.15, 0.35, 0.55, 0.7, 0.82, 0.92)
 BOUNDS = (2.5, 4, 8)
 HOPELESS = 2 * max(BOUNDS)
+# Of fewer the p99 is the luck of a handful.
+LEAST_REQUESTS = 1500
 FIXED = ([(size, 0) for size in (1, 4, 8, 16, 32)]
          + [(size, window) for size in (8, 32) for window in (1000, 5000)])
 
@@ -96,7 +98,7 @@ def may_be_realtime():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=0.7, help="measured, of one run")
+    parser.add_argument("--seconds", type=float, default=0.7, help="measured, of one run; longer until there are enough requests")
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before that")
     parser.add_argument("--learning", type=float, default=2.5, help="the same, for `learned`")
     parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
@@ -111,8 +113,9 @@ def parse_arguments():
 
 def measure(shape, policy, load, seed, arguments):
     warmup = arguments.learning if "learned" in policy else arguments.warmup
-    argv = [BIN / "weir-batch-sweep", *shape.arguments(), *policy, "--rate",
-            load * shape.capacity(), "--seconds", arguments.seconds, "--warmup", warmup,
+    rate = load * shape.capacity()
+    argv = [BIN / "weir-batch-sweep", *shape.arguments(), *policy, "--rate", rate,
+            "--seconds", max(arguments.seconds, LEAST_REQUESTS / rate), "--warmup", warmup,
             "--seed", seed]
     if arguments.realtime:
         argv = ["chrt", "-f", "10", *argv]

@@ -185,6 +185,19 @@ TEST(BatchFormer, LearnedWaitsNoLongerThanTheWindow) {
   EXPECT_EQ(former.decide(queue(1, {}), kNow).take, 1U);
 }
 
+TEST(BatchFormer, LearnedTakesOneByOneWhatHardlyGainsByCompanyWhileThereIsTime) {
+  // Two together take 1.1 ms, one by one 0.6 and 1.2.
+  BatchFormer quiet = experienced(microseconds(100), microseconds(500), microseconds(1500));
+  EXPECT_EQ(quiet.decide(queue(3, {}), kNow).take, 1U);
+  BatchFormer busy = experienced(microseconds(100), microseconds(500), microseconds(700));
+  EXPECT_GT(busy.decide(queue(3, {}), kNow).take, 1U);
+  // More wait than a batch holds, however seldom they came before.
+  EXPECT_GT(quiet.decide(queue(40, {}), kNow).take, 1U);
+  // Where the batch costs more than its members everybody ends earlier together.
+  BatchFormer cheap = experienced(milliseconds(5), microseconds(50), milliseconds(20));
+  EXPECT_EQ(cheap.decide(queue(3, {}), kNow).take, 3U);
+}
+
 TEST(BatchFormer, LeavesOutCompanyThatWouldMakeTheMostUrgentLate) {
   BatchFormer former = experienced(milliseconds(1), milliseconds(1), milliseconds(1));
   // 16 take 17 ms, 8 take 9, 4 take 5.
