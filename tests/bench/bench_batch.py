@@ -98,7 +98,8 @@ def may_be_realtime():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=0.7, help="measured, of one run; longer until there are enough requests")
+    parser.add_argument("--seconds", type=float, default=0.7,
+                        help="measured, of one run; longer where that makes too few requests")
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before that")
     parser.add_argument("--learning", type=float, default=2.5, help="the same, for `learned`")
     parser.add_argument("--shapes", type=lambda text: [SHAPES[int(i)] for i in text.split(",")],
