@@ -63,7 +63,7 @@ class Weir(Process):
             "serve": {"http": "127.0.0.1:0"}, "kernel": {"enabled": False},
             "models": [{"name": NAME, "path": str(model_file(model)), "max_sequences": sequences,
                         "context_tokens": context, "threads": threads, "preload": True,
-                        "max_queue": 1024, **fields}]}))
+                        "max_queue": 8192, **fields}]}))
         super().__init__([BIN / "weir-agent", "--config", config])
         self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
                                             20).group(1)
