@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "agent/admit/admission_sampler.h"
-#include "tests/fixtures/fake_clock.h"
+#include "tests/fixtures/admission_fixture.h"
 
 namespace weir::admit {
 namespace {
@@ -21,23 +21,10 @@ using std::chrono::seconds;
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-class AdmissionTest : public testing::Test {
+class AdmissionTest : public AdmissionFixture {
  protected:
-  void start() {
-    auto made = Admission::create(options, clock);
-    ASSERT_TRUE(made.ok()) << made.error().message;
-    admission = *std::move(made);
-  }
   void SetUp() override { start(); }
 
-  [[nodiscard]] Reservation admitted(const RequestHead& head) const {
-    auto outcome = admission->reserve(head);
-    if (const auto* refusal = std::get_if<Refusal>(&outcome)) {
-      ADD_FAILURE() << refusal->message;
-      return {};
-    }
-    return std::get<Reservation>(std::move(outcome));
-  }
   [[nodiscard]] Refusal refused(const RequestHead& head) const {
     auto outcome = admission->reserve(head);
     if (const auto* refusal = std::get_if<Refusal>(&outcome)) return *refusal;
@@ -48,10 +35,6 @@ class AdmissionTest : public testing::Test {
     return admission->reading()
         .refusals[static_cast<std::size_t>(stage)][static_cast<std::size_t>(reason)];
   }
-
-  Admission::Options options;
-  FakeClock clock;
-  std::unique_ptr<Admission> admission;
 };
 
 TEST_F(AdmissionTest, AReservationGoesBackOnce) {

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "agent/admit/admission.h"
-#include "tests/fixtures/fake_clock.h"
+#include "tests/fixtures/admission_fixture.h"
 
 namespace weir::admit {
 namespace {
@@ -18,31 +18,14 @@ using schedule::Refusal;
 using schedule::RefusalReason;
 using std::chrono::seconds;
 
-class KvReservation : public testing::Test {
+class KvReservation : public AdmissionFixture {
  protected:
-  void start() {
-    auto made = Admission::create(options, clock);
-    ASSERT_TRUE(made.ok()) << made.error().message;
-    admission = *std::move(made);
-  }
   [[nodiscard]] AdmissionReading::KvCache cache(std::string_view model) const {
     for (const auto& one : admission->reading().kv_caches) {
       if (one.model == model) return one;
     }
     return {};
   }
-  [[nodiscard]] Reservation admitted(const RequestHead& head) const {
-    auto outcome = admission->reserve(head);
-    if (const auto* refusal = std::get_if<Refusal>(&outcome)) {
-      ADD_FAILURE() << refusal->message;
-      return {};
-    }
-    return std::get<Reservation>(std::move(outcome));
-  }
-
-  Admission::Options options;
-  FakeClock clock;
-  std::unique_ptr<Admission> admission;
 };
 
 TEST_F(KvReservation, TheHeadCountsByItsLengthAndTheBodyExactly) {

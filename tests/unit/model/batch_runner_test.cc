@@ -4,15 +4,16 @@
 // on who else is there, on who is parked, or on what is shared.
 #include "agent/model/batch_runner.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <atomic>
-#include <functional>
-#include <map>
+#include <chrono>
+#include <optional>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "tests/fixtures/stepped_runner.h"
 #include "tests/unit/model/recording_listener.h"
 #include "tests/unit/model/scored_listener.h"
 
@@ -22,57 +23,9 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-/// Each look at it is `tick` later than the one before, and `on_look` hears of it: the abort
-/// callback looks at it in the middle of a decode.
-class TickingClock final : public Clock {
- public:
-  TimePoint now() const override {
-    if (on_look) on_look();
-    ticks_ += tick.count();
-    return TimePoint(Duration(ticks_));
-  }
-  Duration tick = microseconds(1);
-  std::function<void()> on_look;
-
- private:
-  mutable Duration::rep ticks_ = Duration(std::chrono::hours(1)).count();
-};
-
-/// A request, its listener, and what was said.
-struct Scored {
-  std::shared_ptr<GenerationRequest> request;
-  std::shared_ptr<RecordingListener> heard;
-  std::shared_ptr<ScoredListener> said;
-};
-
-/// libllama adds up numbers of half precision in an order that depends on how batch and cells lie.
-/// What comes of it shows only where two tokens are as good as equally likely: there, and nowhere
-/// else, two runs may part. True when they say the same to the end.
-bool same_but_for_a_tie(const Scored& expected, const Scored& found) {
-  const auto& a = expected.said->tokens;
-  const auto& b = found.said->tokens;
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    if (a[i].chosen.bytes == b[i].chosen.bytes) continue;
-    const auto& likely = a[i].most_likely;
-    const auto other = std::find_if(likely.begin(), likely.end(), [&](const ScoredToken& token) {
-      return token.bytes == b[i].chosen.bytes;
-    });
-    EXPECT_TRUE(other != likely.end() && likely.at(0).logprob - other->logprob < kTie)
-        << "token " << i << ": \"" << a[i].chosen.bytes << "\" and \"" << b[i].chosen.bytes << '"';
-    return false;
-  }
-  EXPECT_EQ(expected.heard->text(), found.heard->text());
-  return true;
-}
-
-struct RunnerTest : testing::Test {
-  void make(ModelOptions options, BatchRunner::Waiting waiting = {}) {
-    runner.reset();
-    auto model = LoadedModel::load(options, [](float) { return true; });
-    ASSERT_TRUE(model.ok()) << model.error().message;
-    runner = std::make_unique<BatchRunner>(std::move(*model), clock, stopping,
-                                           RunnerOptions{options.park_bytes, options.prefix_reuse},
-                                           std::move(waiting));
+struct RunnerTest : SteppedRunnerTest {
+  void make(const ModelOptions& options, BatchRunner::Waiting waiting = {}) {
+    load(options, {options.park_bytes, options.prefix_reuse}, std::move(waiting));
   }
   static ModelOptions plain(std::uint32_t sequences) {
     ModelOptions options = shipped(sequences);
@@ -89,65 +42,19 @@ struct RunnerTest : testing::Test {
     return options;
   }
 
-  Scored admit(const std::string& prompt, std::uint32_t max_tokens, std::int32_t level = 4) {
-    const Call call = greedy_call(prompt, max_tokens);
-    const auto said = std::make_shared<ScoredListener>(call.heard);
-    call.request->listener = said;
-    call.request->sampling.logprobs = 8;
-    Taken taken;
-    taken.request = call.request;
-    taken.prompt = *runner->model().vocabulary().tokenize(prompt);
-    taken.level = level;
-    runner->admit(std::move(taken), report);
-    return {call.request, call.heard, said};
-  }
-  /// As the engine does it.
-  void deliver() {
-    for (const Outcome& outcome : report.ended) {
-      Listener& listener = *outcome.of.request->listener;
-      if (const auto* error = std::get_if<Error>(&outcome.result)) {
-        listener.on_error(*error);
-      } else {
-        listener.on_complete(std::get<Completion>(outcome.result));
-      }
-    }
-    totals.prompt_tokens += report.prompt_tokens;
-    totals.decode_steps += report.decode_steps;
-    totals.decode_aborts += report.decode_aborts;
-    report = {};
-  }
-  void step() {
-    runner->let_go(report);
-    runner->step(report);
-    deliver();
-  }
-  void run(int most = 20'000) {
-    for (int i = 0; runner->running() > 0 && i < most; ++i) step();
-    EXPECT_EQ(runner->running(), 0U);
-  }
-  Scored alone(const std::string& prompt, std::uint32_t max_tokens) {
-    make(plain(1));
-    Scored call = admit(prompt, max_tokens);
-    run();
-    EXPECT_TRUE(call.heard->completion());
-    totals = {};
+  ScoredCall admit(const std::string& prompt, std::uint32_t max_tokens, std::int32_t level = 4) {
+    ScoredCall call = scored_call(prompt, max_tokens);
+    admit_request(call.request, level);
     return call;
   }
-  void expect_empty() {
-    EXPECT_EQ(runner->reading().kv_cells_in_use, 0U);
-    EXPECT_EQ(runner->reading().parked, 0U);
-    EXPECT_EQ(runner->reading().parked_bytes, 0U);
-    const auto sequences = static_cast<llama_seq_id>(llama_n_seq_max(runner->model().context()));
-    for (llama_seq_id id = 0; id < sequences; ++id) {
-      EXPECT_EQ(llama_memory_seq_pos_max(runner->model().memory(), id), -1);
-    }
+  ScoredCall alone(const std::string& prompt, std::uint32_t max_tokens) {
+    make(plain(1));
+    ScoredCall call = admit(prompt, max_tokens);
+    run();
+    EXPECT_TRUE(call.heard->completion());
+    return call;
   }
 
-  TickingClock clock;
-  std::atomic<bool> stopping{false};
-  std::unique_ptr<BatchRunner> runner;
-  StepReport report;
-  StepReport totals;
   int same = 0;  ///< texts that were as expected to the end
 };
 
@@ -161,17 +68,11 @@ const std::vector<std::string> kPrompts = {
     "One day a girl named Mia found a small box. In the box",
     "It was the best day of all, because"};
 
-std::string repeated(const std::string& text, int times) {
-  std::string all;
-  for (int i = 0; i < times; ++i) all += text;
-  return all;
-}
-
 TEST_F(RunnerTest, SaysTheSameAloneAndInAFullBatch) {
-  std::vector<Scored> expected;
+  std::vector<ScoredCall> expected;
   for (const auto& prompt : kPrompts) expected.push_back(alone(prompt, 80));
   make(plain(8));
-  std::vector<Scored> calls;
+  std::vector<ScoredCall> calls;
   for (const auto& prompt : kPrompts) {
     calls.push_back(admit(prompt, 80));
     step();  // they come one after the other, into steps of the others
@@ -185,12 +86,12 @@ TEST_F(RunnerTest, SaysTheSameAloneAndInAFullBatch) {
 }
 
 TEST_F(RunnerTest, TwiceTheDemandForCellsFailsNobodyAndChangesNoText) {
-  std::vector<Scored> expected;
+  std::vector<ScoredCall> expected;
   for (const auto& prompt : kPrompts) expected.push_back(alone(prompt, 120));
   for (const std::uint64_t bytes : {kDefaultParkBytes, std::uint64_t{0}}) {
     make(pooled(8, 512, bytes));
     ASSERT_EQ(runner->reading().kv_cells, 512U);
-    std::vector<Scored> calls;
+    std::vector<ScoredCall> calls;
     for (const auto& prompt : kPrompts) calls.push_back(admit(prompt, 120));
     run();
     for (std::size_t i = 0; i < calls.size(); ++i) {
@@ -209,26 +110,26 @@ TEST_F(RunnerTest, TwiceTheDemandForCellsFailsNobodyAndChangesNoText) {
 
 TEST_F(RunnerTest, FullCacheOfLongPromptsFailsNobody) {
   make(pooled(6, 768));
-  std::vector<Scored> calls;
+  std::vector<ScoredCall> calls;
   for (int i = 0; i < 6; ++i) {
     calls.push_back(admit(std::to_string(i) + repeated(" Once upon a time.", 50), 60));
   }
   run();
-  for (const Scored& call : calls) EXPECT_TRUE(call.heard->completion());
+  for (const ScoredCall& call : calls) EXPECT_TRUE(call.heard->completion());
   expect_empty();
 }
 
 TEST_F(RunnerTest, HigherLevelGetsAPlaceAtOnceAndTheOneThatYieldsGoesOn) {
-  const Scored low_text = alone(kPrompts[0], 100);
-  const Scored high_text = alone(kPrompts[1], 20);
+  const ScoredCall low_text = alone(kPrompts[0], 100);
+  const ScoredCall high_text = alone(kPrompts[1], 20);
   make(plain(2));
-  const Scored first = admit(kPrompts[0], 100);
-  const Scored second = admit(kPrompts[0], 100);
+  const ScoredCall first = admit(kPrompts[0], 100);
+  const ScoredCall second = admit(kPrompts[0], 100);
   for (int i = 0; i < 20; ++i) step();
   EXPECT_EQ(runner->room(4), 0U);
   EXPECT_EQ(runner->room(std::nullopt), 0U);
   EXPECT_EQ(runner->room(3), 1U);
-  const Scored urgent = admit(kPrompts[1], 20, 3);
+  const ScoredCall urgent = admit(kPrompts[1], 20, 3);
   EXPECT_EQ(runner->running(), 3U);
   EXPECT_EQ(runner->reading().parked, 1U);
   EXPECT_GT(runner->reading().parked_bytes, 0U);
@@ -244,9 +145,9 @@ TEST_F(RunnerTest, HigherLevelGetsAPlaceAtOnceAndTheOneThatYieldsGoesOn) {
 
 TEST_F(RunnerTest, ParkedOnesGoBeforeThoseThatAreNoMoreUrgent) {
   make(plain(1));
-  const Scored low = admit(kPrompts[0], 100, 4);
+  const ScoredCall low = admit(kPrompts[0], 100, 4);
   step();
-  const Scored high = admit(kPrompts[0], 3, 1);
+  const ScoredCall high = admit(kPrompts[0], 3, 1);
   while (high.heard->ends() == 0) step();
   EXPECT_EQ(runner->room(4), 0U);
   EXPECT_EQ(runner->room(2), 1U);
@@ -256,12 +157,12 @@ TEST_F(RunnerTest, ParkedOnesGoBeforeThoseThatAreNoMoreUrgent) {
 
 TEST_F(RunnerTest, ParkedOnesLeaveWhenCancelledOrLate) {
   make(plain(1));
-  const Scored low = admit(kPrompts[0], 100, 5);
+  const ScoredCall low = admit(kPrompts[0], 100, 5);
   step();
-  const Scored middle = admit(kPrompts[0], 100, 4);
+  const ScoredCall middle = admit(kPrompts[0], 100, 4);
   middle.request->deadline = clock.now() + std::chrono::seconds(1);
   step();
-  const Scored high = admit(kPrompts[0], 100, 1);
+  const ScoredCall high = admit(kPrompts[0], 100, 1);
   EXPECT_EQ(runner->reading().parked, 2U);
   step();
   low.request->cancel();
@@ -277,21 +178,22 @@ TEST_F(RunnerTest, ParkedOnesLeaveWhenCancelledOrLate) {
 
 TEST_F(RunnerTest, EverythingThatRunsAndIsParkedFailsOnce) {
   make(plain(2));
-  std::vector<Scored> calls;
+  std::vector<ScoredCall> calls;
   for (const std::int32_t level : {5, 5, 1}) {
     calls.push_back(admit(kPrompts[0], 100, level));
     step();
   }
+  StepReport report;
   runner->fail_all(make_error(Code::kUnavailable, "over"), report);
-  deliver();
-  for (const Scored& call : calls) EXPECT_EQ(call.heard->ends(), 1);
+  settle(report);
+  for (const ScoredCall& call : calls) EXPECT_EQ(call.heard->ends(), 1);
   EXPECT_EQ(runner->running(), 0U);
   expect_empty();
 }
 
 TEST_F(RunnerTest, PrefixesAreNotComputedAgainAndChangeNoText) {
   const std::string prefix = repeated("Once upon a time there was a fox. ", 25);
-  std::vector<Scored> expected;
+  std::vector<ScoredCall> expected;
   for (const auto& prompt : kPrompts) expected.push_back(alone(prefix + prompt, 30));
   for (const bool pool : {false, true}) {
     ModelOptions options = pool ? pooled(4, 1024) : plain(4);
@@ -299,8 +201,7 @@ TEST_F(RunnerTest, PrefixesAreNotComputedAgainAndChangeNoText) {
     make(options);
     const std::size_t prefix_tokens = runner->model().vocabulary().tokenize(prefix)->size();
     ASSERT_GT(prefix_tokens, 200U);
-    totals = {};
-    std::vector<Scored> calls;
+    std::vector<ScoredCall> calls;
     std::uint64_t prompt_tokens = 0;
     for (std::size_t i = 0; i < kPrompts.size(); ++i) {
       while (runner->room(4) == 0) step();
@@ -327,9 +228,9 @@ TEST_F(RunnerTest, WholePromptThatIsKnownIsComputedButForItsLastToken) {
   options.prefix_reuse = true;
   make(options);
   const std::string prompt = repeated("One windy day. ", 20);
-  const Scored first = admit(prompt, 5);
+  const ScoredCall first = admit(prompt, 5);
   run();
-  const Scored second = admit(prompt, 5);
+  const ScoredCall second = admit(prompt, 5);
   run();
   EXPECT_EQ(second.heard->text(), first.heard->text());
   const Usage usage = second.heard->completion()->usage;
@@ -340,10 +241,10 @@ TEST_F(RunnerTest, KeptCellsAreGivenUpWhenRequestsNeedThem) {
   ModelOptions options = pooled(2, 512);
   options.prefix_reuse = true;
   make(options);
-  const Scored first = admit(repeated("Once upon a time. ", 70), 10);
+  const ScoredCall first = admit(repeated("Once upon a time. ", 70), 10);
   run();
   EXPECT_GT(runner->reading().kv_cells_kept, 250U);
-  const Scored second = admit(repeated("One windy day. ", 80), 100);
+  const ScoredCall second = admit(repeated("One windy day. ", 80), 100);
   run();
   EXPECT_TRUE(second.heard->completion());
   EXPECT_EQ(runner->reading().kept_evictions, 1U);
@@ -354,7 +255,7 @@ TEST_F(RunnerTest, CancelledOnesKeepNothing) {
   ModelOptions options = plain(2);
   options.prefix_reuse = true;
   make(options);
-  const Scored call = admit(repeated("Once upon a time. ", 50), 10);
+  const ScoredCall call = admit(repeated("Once upon a time. ", 50), 10);
   step();
   EXPECT_GT(runner->reading().kv_cells_in_use, 0U);
   call.request->cancel();
@@ -363,26 +264,24 @@ TEST_F(RunnerTest, CancelledOnesKeepNothing) {
   expect_empty();
 }
 
-// ---- steps that are stopped
-// ----------------------------------------------------------------------
+// ---- steps that are stopped ---------------------------------------------------------------------
 
 // Somebody is cancelled in the middle of a decode, at whatever look at the clock. The step is begun
 // again without him, and the others say what they would have said.
 TEST_F(RunnerTest, StoppedStepChangesNoText) {
   const std::string prompt = repeated("Once upon a time. ", 60);
-  const Scored long_text = alone(prompt, 20);
-  const Scored short_text = alone(kPrompts[1], 60);
+  const ScoredCall long_text = alone(prompt, 20);
+  const ScoredCall short_text = alone(kPrompts[1], 60);
   std::uint64_t aborts = 0;
   for (const bool pool : {false, true}) {
     for (int at = 1; at < 200; at += 9) {
       make(pool ? pooled(4, 1536) : plain(4));
-      totals = {};
       clock.on_look = {};
       clock.tick = microseconds(1);
-      const Scored generates = admit(kPrompts[1], 60);
+      const ScoredCall generates = admit(kPrompts[1], 60);
       for (int i = 0; i < 6; ++i) step();
-      const Scored stays = admit(prompt, 20);
-      const Scored leaves = admit(prompt + "x", 20);
+      const ScoredCall stays = admit(prompt, 20);
+      const ScoredCall leaves = admit(prompt + "x", 20);
       clock.tick = milliseconds(3);  // more than kPatience, between any two looks
       clock.on_look = [&, looks = 0]() mutable {
         if (++looks == at) leaves.request->cancel();
@@ -400,12 +299,12 @@ TEST_F(RunnerTest, StoppedStepChangesNoText) {
 
 TEST_F(RunnerTest, StepOfPromptsIsStoppedForAMoreUrgentRequestAndResumes) {
   const std::string prompt = repeated("Once upon a time. ", 70);
-  const Scored text = alone(prompt, 20);
+  const ScoredCall text = alone(prompt, 20);
   bool waits = false;
   make(plain(2), [&] { return waits ? std::optional<std::int32_t>(1) : std::nullopt; });
   // What a step costs is learned from a slow clock: the end of the next one is far.
   clock.tick = milliseconds(2);
-  const Scored slow = admit(prompt, 20);
+  const ScoredCall slow = admit(prompt, 20);
   step();
   step();
   waits = true;
@@ -413,7 +312,7 @@ TEST_F(RunnerTest, StepOfPromptsIsStoppedForAMoreUrgentRequestAndResumes) {
   EXPECT_EQ(totals.decode_aborts, 1U);
   EXPECT_EQ(runner->reading().preemptions, 1U);
   EXPECT_EQ(slow.heard->ends(), 0);
-  const Scored urgent = admit(kPrompts[1], 3, 1);
+  const ScoredCall urgent = admit(kPrompts[1], 3, 1);
   waits = false;
   run();
   EXPECT_LT(urgent.heard->ended_at(), slow.heard->ended_at());
@@ -424,14 +323,13 @@ TEST_F(RunnerTest, StepOfPromptsIsStoppedForAMoreUrgentRequestAndResumes) {
 TEST_F(RunnerTest, StepIsNotStoppedForWhoIsNoMoreUrgent) {
   make(plain(2), [] { return std::optional<std::int32_t>(4); });
   clock.tick = milliseconds(2);
-  const Scored slow = admit(repeated("Once upon a time. ", 70), 5);
+  const ScoredCall slow = admit(repeated("Once upon a time. ", 70), 5);
   run();
   EXPECT_EQ(totals.decode_aborts, 0U);
   EXPECT_TRUE(slow.heard->completion());
 }
 
-// ---- everything at once
-// --------------------------------------------------------------------------
+// ---- everything at once -------------------------------------------------------------------------
 
 TEST_F(RunnerTest, FiveHundredRandomCancelsLeaveNothing) {
   std::mt19937 random(9);
@@ -442,7 +340,7 @@ TEST_F(RunnerTest, FiveHundredRandomCancelsLeaveNothing) {
     clock.on_look = {};
     clock.tick = microseconds(50);
     make(options);
-    std::vector<Scored> calls;
+    std::vector<ScoredCall> calls;
     std::vector<std::size_t> there;
     clock.on_look = [&] {
       if (!there.empty() && random() % 40 == 0)
@@ -463,7 +361,7 @@ TEST_F(RunnerTest, FiveHundredRandomCancelsLeaveNothing) {
       for (const std::size_t call : there) calls[call].request->cancel();
       step();
     }
-    for (const Scored& call : calls) {
+    for (const ScoredCall& call : calls) {
       EXPECT_EQ(call.heard->ends(), 1);
       EXPECT_EQ(call.heard->late_events(), 0);
       EXPECT_TRUE(call.heard->completion() || call.heard->error()->code == Code::kCancelled);

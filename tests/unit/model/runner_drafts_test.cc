@@ -3,50 +3,23 @@
 // Guessed tokens in the steps of the runner, with the shipped model: they change when tokens come,
 // not which. Drafts are tried at once here, because the clock says that a step takes the same time
 // whatever is in it.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <chrono>
 #include <functional>
-#include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "agent/model/batch_runner.h"
 #include "agent/model/grammar.h"
+#include "tests/fixtures/stepped_runner.h"
 #include "tests/unit/model/recording_listener.h"
 #include "tests/unit/model/scored_listener.h"
 
 namespace weir::model {
 namespace {
-
-using std::chrono::microseconds;
-
-/// Stands still but for the time that a step takes, whatever is in it.
-class StepClock final : public Clock {
- public:
-  TimePoint now() const override {
-    if (on_look) on_look();
-    return TimePoint(Duration(++looks_ * microseconds(100)));
-  }
-  std::function<void()> on_look;
-
- private:
-  mutable std::int64_t looks_ = 1'000'000;
-};
-
-struct Said {
-  std::shared_ptr<GenerationRequest> request;
-  std::shared_ptr<RecordingListener> heard;
-  std::shared_ptr<ScoredListener> scored;
-};
-
-std::string repeated(const std::string& text, int times) {
-  std::string all;
-  for (int i = 0; i < times; ++i) all += text;
-  return all;
-}
 
 /// The model, kept from ending a story, begins to repeat itself.
 void endless(GenerationRequest& request) { request.sampling.logit_bias = {{0, -100}, {2, -100}}; }
@@ -56,109 +29,46 @@ const std::vector<std::string> kPrompts = {kRefrain, "Once upon a time",
                                            repeated("One, two, three, four. ", 10),
                                            "The little bear found a box. In the box"};
 
-struct RunnerDraftsTest : testing::Test {
+struct RunnerDraftsTest : SteppedRunnerTest {
+  RunnerDraftsTest() { clock.tick = std::chrono::microseconds(100); }
   void make(std::uint32_t sequences, bool drafts, std::optional<std::uint32_t> kv_tokens = {}) {
-    runner.reset();
     ModelOptions options = shipped(sequences);
     options.context_tokens = 512;
     options.kv_tokens = kv_tokens;
     if (drafts) options.max_draft_tokens = 16;
-    auto model = LoadedModel::load(options, [](float) { return true; });
-    ASSERT_TRUE(model.ok()) << model.error().message;
-    runner = std::make_unique<BatchRunner>(
-        std::move(*model), clock, stopping,
-        RunnerOptions{.prefix_reuse = reuse, .max_draft_tokens = options.max_draft_tokens});
-    steps = 0;
-    generated = 0;
+    load(options, {.prefix_reuse = reuse, .max_draft_tokens = options.max_draft_tokens});
   }
-  Said admit(const std::string& prompt, std::uint32_t max_tokens,
-             const std::function<void(GenerationRequest&)>& change = {}) {
-    const Call call = greedy_call(prompt, max_tokens);
-    const auto scored = std::make_shared<ScoredListener>(call.heard);
-    call.request->listener = scored;
-    call.request->sampling.logprobs = 8;
+  ScoredCall admit(const std::string& prompt, std::uint32_t max_tokens,
+                   const std::function<void(GenerationRequest&)>& change = {}) {
+    ScoredCall call = scored_call(prompt, max_tokens);
     if (change) change(*call.request);
-    Taken taken;
-    taken.request = call.request;
-    taken.prompt = *runner->model().vocabulary().tokenize(prompt);
-    taken.level = level;
-    runner->admit(std::move(taken), report);
-    return {call.request, call.heard, scored};
-  }
-  void step() {
-    runner->let_go(report);
-    runner->step(report);
-    for (const Outcome& outcome : report.ended) {
-      Listener& listener = *outcome.of.request->listener;
-      if (const auto* error = std::get_if<Error>(&outcome.result)) {
-        listener.on_error(*error);
-      } else {
-        listener.on_complete(std::get<Completion>(outcome.result));
-      }
-    }
-    steps += report.decode_steps;
-    generated += report.completion_tokens;
-    report = {};
-  }
-  void run() {
-    for (int i = 0; runner->running() > 0 && i < 20'000; ++i) step();
-    EXPECT_EQ(runner->running(), 0U);
-  }
-  /// The same but for a tie, up to which they agree; true: to the end.
-  static bool same(const Said& expected, const Said& found) {
-    const auto& a = expected.scored->tokens;
-    const auto& b = found.scored->tokens;
-    for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-      if (a[i].chosen.bytes == b[i].chosen.bytes) continue;
-      float other = -1000;
-      for (const ScoredToken& token : a[i].most_likely) {
-        if (token.bytes == b[i].chosen.bytes) other = token.logprob;
-      }
-      EXPECT_LT(a[i].chosen.logprob - other, kTie) << "token " << i;
-      return false;
-    }
-    EXPECT_EQ(expected.heard->text(), found.heard->text());
-    EXPECT_EQ(expected.heard->completion()->reason, found.heard->completion()->reason);
-    EXPECT_EQ(expected.heard->completion()->usage.completion_tokens,
-              found.heard->completion()->usage.completion_tokens);
-    return true;
-  }
-  /// Nothing is left of it in the cache.
-  void expect_empty() {
-    EXPECT_EQ(runner->reading().kv_cells_in_use, 0U);
-    const auto sequences = static_cast<llama_seq_id>(llama_n_seq_max(runner->model().context()));
-    for (llama_seq_id id = 0; id < sequences; ++id) {
-      EXPECT_EQ(llama_memory_seq_pos_max(runner->model().memory(), id), -1);
-    }
+    admit_request(call.request, level);
+    return call;
   }
 
-  StepClock clock;
-  std::atomic<bool> stopping{false};
-  std::unique_ptr<BatchRunner> runner;
-  StepReport report;
   std::int32_t level = 4;
   bool reuse = false;
-  std::uint64_t steps = 0;
-  std::uint64_t generated = 0;
 };
 
 TEST_F(RunnerDraftsTest, GreedyTextsAreTheSameInFewerSteps) {
   int the_same = 0;
   for (const std::optional<std::uint32_t> pool : {std::optional<std::uint32_t>{}, {1536U}}) {
-    std::vector<Said> expected;
+    std::vector<ScoredCall> expected;
     make(4, false, pool);
     for (const auto& prompt : kPrompts) expected.push_back(admit(prompt, 300, endless));
     run();
-    const std::uint64_t steps_before = steps;
+    const std::uint64_t steps_before = totals.decode_steps;
     make(4, true, pool);
-    std::vector<Said> found;
+    std::vector<ScoredCall> found;
     for (const auto& prompt : kPrompts) found.push_back(admit(prompt, 300, endless));
     run();
-    for (std::size_t i = 0; i < found.size(); ++i) the_same += same(expected[i], found[i]) ? 1 : 0;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      the_same += same_but_for_a_tie(expected[i], found[i]) ? 1 : 0;
+    }
     const EngineReading reading = runner->reading();
     EXPECT_GT(reading.draft_hits, 20U);
     EXPECT_GT(reading.draft_tokens, reading.draft_hits);  // some were wrong, and left no trace
-    EXPECT_LT(steps, steps_before);
+    EXPECT_LT(totals.decode_steps, steps_before);
     expect_empty();
   }
   EXPECT_GE(the_same, 4);
@@ -185,10 +95,10 @@ TEST_F(RunnerDraftsTest, SamplingIsTheSameWithTheSameSeed) {
       request.sampling.penalty_window = 64;
     };
     make(1, false);
-    const Said expected = admit("A list: ", 400, sampled);
+    const ScoredCall expected = admit("A list: ", 400, sampled);
     run();
     make(1, true);
-    const Said found = admit("A list: ", 400, sampled);
+    const ScoredCall found = admit("A list: ", 400, sampled);
     run();
     EXPECT_GT(runner->reading().draft_hits, 0U);
     EXPECT_EQ(found.heard->completion()->reason, FinishReason::kStop);
@@ -204,7 +114,7 @@ TEST_F(RunnerDraftsTest, TextsEndWhereTheyWouldInTheMiddleOfWhatWasGuessed) {
   ASSERT_GT(runner->reading().draft_hits, 20U);
   // At any number of tokens.
   for (std::uint32_t most = 200; most < 216; ++most) {
-    const Said some = admit(kRefrain, most, endless);
+    const ScoredCall some = admit(kRefrain, most, endless);
     run();
     EXPECT_EQ(some.heard->completion()->usage.completion_tokens, most);
     EXPECT_EQ(some.heard->completion()->reason, FinishReason::kLength);
@@ -212,7 +122,7 @@ TEST_F(RunnerDraftsTest, TextsEndWhereTheyWouldInTheMiddleOfWhatWasGuessed) {
     expect_empty();
   }
   // At a text, which is not given out, and which is long enough to end among what was guessed.
-  const Said stopped = admit("A list: ", 400, [](GenerationRequest& request) {
+  const ScoredCall stopped = admit("A list: ", 400, [](GenerationRequest& request) {
     const auto grammar = Grammar::parse(R"(root ::= "a box, " ("one ball, "){40})");
     ASSERT_TRUE(grammar.ok());
     request.sampling.grammar = *grammar;
@@ -226,7 +136,7 @@ TEST_F(RunnerDraftsTest, TextsEndWhereTheyWouldInTheMiddleOfWhatWasGuessed) {
 
 TEST_F(RunnerDraftsTest, ContextIsFilledToItsEndAndNoFurther) {
   make(1, true);
-  const Said call = admit(kRefrain, 5000, endless);
+  const ScoredCall call = admit(kRefrain, 5000, endless);
   run();
   EXPECT_GT(runner->reading().draft_hits, 50U);
   const Usage usage = call.heard->completion()->usage;
@@ -242,10 +152,10 @@ TEST_F(RunnerDraftsTest, GrammarHoldsInWhatIsGuessed) {
     request.sampling.grammar = *grammar;
   };
   make(1, false);
-  const Said expected = admit("A list: ", 200, in_grammar);
+  const ScoredCall expected = admit("A list: ", 200, in_grammar);
   run();
   make(1, true);
-  const Said found = admit("A list: ", 200, in_grammar);
+  const ScoredCall found = admit("A list: ", 200, in_grammar);
   run();
   EXPECT_GT(runner->reading().draft_hits, 5U);
   EXPECT_EQ(found.heard->text(), expected.heard->text());
@@ -255,20 +165,20 @@ TEST_F(RunnerDraftsTest, GrammarHoldsInWhatIsGuessed) {
 TEST_F(RunnerDraftsTest, WhatIsKeptForOthersHasNoGuessesInIt) {
   reuse = true;
   make(2, true, 1024);
-  const Said first = admit(kRefrain, 277, endless);
+  const ScoredCall first = admit(kRefrain, 277, endless);
   run();
   ASSERT_GT(runner->reading().draft_hits, 10U);
   const Usage usage = first.heard->completion()->usage;
   EXPECT_EQ(runner->reading().kv_cells_kept, usage.prompt_tokens + usage.completion_tokens - 1);
   EXPECT_EQ(llama_memory_seq_pos_max(runner->model().memory(), 0) + 1,
             static_cast<llama_pos>(runner->reading().kv_cells_kept));
-  const Said second = admit(kRefrain + first.heard->text() + " And", 60);
+  const ScoredCall second = admit(kRefrain + first.heard->text() + " And", 60);
   run();
   reuse = false;
   make(2, false, 1024);
-  const Said expected = admit(kRefrain + first.heard->text() + " And", 60);
+  const ScoredCall expected = admit(kRefrain + first.heard->text() + " And", 60);
   run();
-  (void)same(expected, second);
+  (void)same_but_for_a_tie(expected, second);
 }
 
 // Cancelled, parked, short of cells, stopped in the middle of a step: whatever comes together.
@@ -277,7 +187,7 @@ TEST_F(RunnerDraftsTest, NobodyIsLostWhateverHappensInBetween) {
   for (const bool keeps : {false, true}) {
     reuse = keeps;
     make(4, true, 700);
-    std::vector<Said> calls;
+    std::vector<ScoredCall> calls;
     std::vector<std::size_t> there;
     clock.on_look = [&] {
       if (!there.empty() && random() % 60 == 0) {
@@ -295,7 +205,7 @@ TEST_F(RunnerDraftsTest, NobodyIsLostWhateverHappensInBetween) {
     }
     clock.on_look = {};
     run();
-    for (const Said& call : calls) {
+    for (const ScoredCall& call : calls) {
       EXPECT_EQ(call.heard->ends(), 1);
       EXPECT_EQ(call.heard->late_events(), 0);
       EXPECT_TRUE(call.heard->completion() || call.heard->error()->code == Code::kCancelled);

@@ -4,82 +4,39 @@
 // model on the test's own thread.
 #include "agent/model/sliced_prefill.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <atomic>
-#include <memory>
+#include <chrono>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "agent/model/batch_runner.h"
+#include "tests/fixtures/stepped_runner.h"
 #include "tests/unit/model/recording_listener.h"
 
 namespace weir::model {
 namespace {
 
-using std::chrono::microseconds;
-using std::chrono::milliseconds;
-
-/// Each look at it is a tick later than the one before.
-class TickingClock final : public Clock {
- public:
-  TimePoint now() const override { return TimePoint(Duration(ticks_ += kTick.count())); }
-
- private:
-  static constexpr Duration kTick = microseconds(50);
-  mutable Duration::rep ticks_ = Duration(std::chrono::hours(1)).count();
-};
-
-struct SlicedPrefillTest : testing::Test {
+struct SlicedPrefillTest : SteppedRunnerTest {
+  SlicedPrefillTest() { clock.tick = std::chrono::microseconds(50); }
   void make(std::uint32_t sequences, std::optional<std::uint32_t> kv_tokens = std::nullopt) {
     ModelOptions options = shipped(sequences);
     options.context_tokens = 2048;
     options.kv_tokens = kv_tokens;
-    runner.reset();
-    auto model = LoadedModel::load(options, [](float) { return true; });
-    ASSERT_TRUE(model.ok()) << model.error().message;
     RunnerOptions runs;
     runs.meanwhile = [this] {
       ++between;
       if (on_between) on_between();
       step();
     };
-    runner = std::make_unique<BatchRunner>(std::move(*model), clock, stopping, runs);
+    load(options, runs);
   }
   Call admit(const std::string& prompt, std::uint32_t max_tokens, std::int32_t level = 4) {
     Call call = greedy_call(prompt, max_tokens);
-    Taken taken;
-    taken.request = call.request;
-    taken.prompt = *runner->model().vocabulary().tokenize(prompt);
-    prompt_tokens = taken.prompt.size();
-    taken.level = level;
-    StepReport report;
-    runner->admit(std::move(taken), report);
-    deliver(report);
+    prompt_tokens = admit_request(call.request, level);
     return call;
-  }
-  void deliver(const StepReport& report) {
-    for (const Outcome& outcome : report.ended) {
-      Listener& listener = *outcome.of.request->listener;
-      if (const auto* error = std::get_if<Error>(&outcome.result)) {
-        listener.on_error(*error);
-      } else {
-        listener.on_complete(std::get<Completion>(outcome.result));
-      }
-    }
-    computed += report.prompt_tokens;
-  }
-  void step() {
-    StepReport report;
-    runner->let_go(report);
-    runner->step(report);
-    deliver(report);
-  }
-  void run(int most = 20'000) {
-    for (int i = 0; runner->running() > 0 && i < most; ++i) step();
-    EXPECT_EQ(runner->running(), 0U);
   }
   /// Streams whose steps have told what tokens of either kind cost.
   std::vector<Call> streams(int number) {
@@ -91,19 +48,13 @@ struct SlicedPrefillTest : testing::Test {
     return calls;
   }
 
-  TickingClock clock;
-  std::atomic<bool> stopping{false};
-  std::unique_ptr<BatchRunner> runner;
   std::function<void()> on_between;
   int between = 0;
   std::size_t prompt_tokens = 0;  ///< of the request admitted last
-  std::uint64_t computed = 0;     ///< prompt tokens, as reported
 };
 
 std::string long_prompt(const std::string& begin, int sentences = 120) {
-  std::string all = begin;
-  for (int i = 0; i < sentences; ++i) all += " Lily had a red ball. Tom had a blue boat.";
-  return all;
+  return begin + repeated(" Lily had a red ball. Tom had a blue boat.", sentences);
 }
 
 TEST_F(SlicedPrefillTest, OthersHaveTheirStepsAndTheTextIsWhatItIsAlone) {
@@ -113,10 +64,9 @@ TEST_F(SlicedPrefillTest, OthersHaveTheirStepsAndTheTextIsWhatItIsAlone) {
   EXPECT_EQ(runner->reading().sliced_prompts, 0U);
   for (const std::optional<std::uint32_t> pool : {std::optional<std::uint32_t>{}, {4096U}}) {
     make(4, pool);
-    computed = 0;
     between = 0;
     const std::vector<Call> others = streams(3);
-    const std::uint64_t before = computed;
+    const std::uint64_t before = totals.prompt_tokens;
     const Call call = admit(long_prompt("One day"), 30);
     std::size_t heard = 0;
     on_between = [&] { heard = others[0].heard->text().size(); };
@@ -125,14 +75,14 @@ TEST_F(SlicedPrefillTest, OthersHaveTheirStepsAndTheTextIsWhatItIsAlone) {
     EXPECT_EQ(runner->reading().sliced_prompts, 1U);
     EXPECT_GT(between, 5);
     EXPECT_GT(heard, heard_before);
-    EXPECT_EQ(computed - before, prompt_tokens - 1);
+    EXPECT_EQ(totals.prompt_tokens - before, prompt_tokens - 1);
     EXPECT_EQ(call.heard->ends(), 0);
     on_between = {};
     for (const Call& other : others) other.request->cancel();
     run();
     ASSERT_TRUE(call.heard->completion()) << call.heard->error()->message;
     EXPECT_EQ(call.heard->text(), alone.heard->text());
-    EXPECT_EQ(computed - before, prompt_tokens);
+    EXPECT_EQ(totals.prompt_tokens - before, prompt_tokens);
     EXPECT_EQ(runner->reading().recomputed_tokens, 0U);
     EXPECT_EQ(runner->reading().sliced_drops, 0U);
     EXPECT_EQ(runner->reading().kv_cells_in_use, 0U);
@@ -162,7 +112,7 @@ TEST_F(SlicedPrefillTest, GoesOnFromWhatAnotherRequestHasLeft) {
 TEST_F(SlicedPrefillTest, WhoLeavesMeanwhileIsGoneWithTheNextStep) {
   make(3);
   const std::vector<Call> others = streams(2);
-  const std::uint64_t before = computed;
+  const std::uint64_t before = totals.prompt_tokens;
   const Call call = admit(long_prompt("One day"), 30);
   int cancelled_at = 0;
   on_between = [&] {
@@ -175,7 +125,7 @@ TEST_F(SlicedPrefillTest, WhoLeavesMeanwhileIsGoneWithTheNextStep) {
   EXPECT_EQ(call.heard->error()->code, Code::kCancelled);
   EXPECT_EQ(between, cancelled_at);
   EXPECT_EQ(runner->reading().sliced_drops, 1U);
-  EXPECT_LT(computed - before, prompt_tokens);
+  EXPECT_LT(totals.prompt_tokens - before, prompt_tokens);
   run();
   for (const Call& other : others) EXPECT_TRUE(other.heard->completion());
   EXPECT_EQ(runner->reading().kv_cells_in_use, 0U);
