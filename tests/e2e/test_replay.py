@@ -95,6 +95,15 @@ class Replay(unittest.TestCase):
         self.assertEqual(text.count("<svg"), 6)
         self.assertNotIn("http://", text)
 
+    def test_a_url_that_the_target_does_not_have_is_told_in_its_words(self):
+        agent = self.enterContext(Agent(models=[model()]))
+        run = self.replay("--poisson", 100, "--limit", 5, "--target",
+                          f"http://{agent.http}/infre", status=1)
+        said = "there is no POST /infre; there is: "
+        self.assertIn(f"error 404 unknown_url: 5, the first: {said}", run.stdout)
+        self.assertIn(f"no request had a result from {agent.http}; 5 of 5 ended with "
+                      f"404 unknown_url: {said}", run.stderr)
+
     def test_refusals_are_those_that_the_agent_counted(self):
         agent = self.enterContext(Agent(models=[model(max_sequences=1, max_queue=1)]))
         wait_ready(agent)
@@ -116,5 +125,7 @@ class Replay(unittest.TestCase):
                       run.stderr)
         run = self.replay("--poisson", 1, "--target", "127.0.0.1:1", status=1)
         self.assertIn("cannot connect to 127.0.0.1:1: Connection refused", run.stderr)
+        run = self.replay("--poisson", 1, "--target", "127.99.0.1", status=1)
+        self.assertIn("cannot connect to 127.99.0.1 (port 80, as none is given)", run.stderr)
         run = self.replay("--target", "127.0.0.1:1", status=2)
         self.assertIn("exactly one of --trace, --poisson and --closed", run.stderr)

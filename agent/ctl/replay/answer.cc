@@ -15,6 +15,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::size_t kMaxCodeBytes = 48;
+constexpr std::size_t kMaxMessageBytes = 240;
 constexpr std::size_t kMaxEventBytes = 4 * 1024 * 1024;
 
 /// Parses with memory on the stack: most bodies and events fit.
@@ -62,6 +63,19 @@ std::string code_of(const json::object* body) {
   return "no_code";
 }
 
+/// The message of {"error":{"message"}}, or of {"error":"..."} as other servers have it.
+std::string message_of(const json::object* body) {
+  const json::value* value = body == nullptr ? nullptr : body->if_contains("error");
+  if (const json::object* const error = object_in(body, "error")) {
+    value = error->if_contains("message");
+  }
+  if (value == nullptr || !value->is_string()) return {};
+  std::string message(value->get_string().subview(0, kMaxMessageBytes));
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return message;
+}
+
 }  // namespace
 
 Answer error_answer(std::string reason) {
@@ -83,6 +97,7 @@ Answer read_answer(unsigned status, std::string_view body) {
   }
   answer.kind = status == 429 || status == 503 ? Answer::Kind::kRefused : Answer::Kind::kError;
   answer.reason = fmt::format("{} {}", status, code_of(parsed.object()));
+  answer.message = message_of(parsed.object());
   return answer;
 }
 
@@ -128,6 +143,7 @@ bool EventStream::take_event(std::string_view data) {
   const json::value* const error = event->if_contains("error");
   if (error != nullptr && !error->is_null()) {
     error_ = code_of(event);
+    message_ = message_of(event);
     return false;
   }
   if (const json::object* const usage = object_in(event, "usage")) {
@@ -143,7 +159,11 @@ bool EventStream::take_event(std::string_view data) {
 }
 
 Answer EventStream::answer() const {
-  if (!error_.empty()) return error_answer("stream_error " + error_);
+  if (!error_.empty()) {
+    Answer failed = error_answer("stream_error " + error_);
+    failed.message = message_;
+    return failed;
+  }
   if (!done_) return error_answer("stream_cut");
   Answer answer;
   answer.prompt_tokens = prompt_tokens_;

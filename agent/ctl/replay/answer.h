@@ -22,6 +22,8 @@ struct Answer {
   /// connect_refused, connect_failed, reset, closed_early, malformed, timeout, timeout_unsent,
   /// stream_cut, stream_error CODE.
   std::string reason;
+  /// Of a refusal or an error: what its body says, printable and cut to 240 bytes; may be empty.
+  std::string message;
   std::uint64_t prompt_tokens = 0;  ///< as the answer's usage says; 0: it does not
   std::uint64_t completion_tokens = 0;
   bool degraded = false;  ///< X-Weir-Degraded
@@ -48,6 +50,7 @@ class EventStream {
   bool has_data_ = false;
   bool done_ = false;
   std::string error_;
+  std::string message_;  // of the error
   std::uint64_t text_events_ = 0;
   std::uint64_t prompt_tokens_ = 0;
   std::uint64_t completion_tokens_ = 0;

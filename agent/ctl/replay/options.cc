@@ -120,11 +120,13 @@ Result<Target> parse_target(std::string_view text) {
       return wrong("--target", text, "http://[IPv6]:PORT, with brackets");
     }
   }
-  if (host.empty()) return wrong("--target", text, kRight);
+  // "http//a", "http:/a": the name of no host.
+  if (host.empty() || host == "http" || host == "https") return wrong("--target", text, kRight);
   if (port) {
     const auto value = number<std::uint16_t>(*port);
     if (!value || *value == 0) return wrong("--target", text, "one with a port of 1..65535");
     target.port = *value;
+    target.names_port = true;
   }
   target.host = host;
   target.authority = authority;

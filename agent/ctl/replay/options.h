@@ -25,6 +25,7 @@ enum class Api { kInfer, kCompletions };
 struct Target {
   std::string host;  ///< name or address; IPv6 without brackets
   std::uint16_t port = 80;
+  bool names_port = false;
   std::string authority;  ///< for the Host field
   std::string path;       ///< empty: the API's own
 };

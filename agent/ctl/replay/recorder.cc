@@ -92,6 +92,9 @@ void Recorder::on_end(const Exchange& exchange, const Answer& answer, TimePoint 
   const bool ok = answer.kind == Kind::kOk;
   const bool refused = answer.kind == Kind::kRefused;
   if (ok || refused) ++answered_;
+  if (!answer.message.empty() && messages_.size() < kMaxReasons) {
+    messages_.emplace(answer.reason, answer.message);
+  }
   const Duration total = now - exchange.due;
   const auto first = beginning(exchange);
 

@@ -98,6 +98,8 @@ class Recorder final : public ClientObserver {
   [[nodiscard]] std::uint64_t ended() const { return ended_; }
   /// All requests, warm-up included.
   [[nodiscard]] std::uint64_t answered() const { return answered_; }
+  /// What the first answer of each kind of refusal and error said, warm-up included.
+  [[nodiscard]] const std::map<std::string, std::string>& messages() const { return messages_; }
 
  private:
   [[nodiscard]] bool measured(const Arrival& arrival) const { return arrival.due >= warmup_; }
@@ -120,6 +122,7 @@ class Recorder final : public ClientObserver {
   std::vector<Slice> slices_;
   std::uint64_t ended_ = 0;
   std::uint64_t answered_ = 0;
+  std::map<std::string, std::string> messages_;  // 64 at most
 };
 
 /// Jain's index of fairness: 1 when all are equal, 1/n when one has everything; 1 of nothing.

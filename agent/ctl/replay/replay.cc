@@ -2,7 +2,6 @@
 #include "agent/ctl/replay/replay.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@
 #include <ctime>
 #include <utility>
 
+#include "agent/base/descriptor_limit.h"
 #include "agent/ctl/replay/arrival_plan.h"
 #include "agent/ctl/replay/request_text.h"
 
@@ -28,7 +28,7 @@ using asio::ip::tcp;
 /// Requests sent before answers are looked at again: they are read late by 0.2 ms at most.
 constexpr int kSendsInARow = 32;
 /// Standard streams, epoll, timer, report files.
-constexpr rlim_t kOtherDescriptors = 64;
+constexpr std::uint64_t kOtherDescriptors = 64;
 constexpr double kSlicesWanted = 120;
 
 double cpu_s() {
@@ -41,20 +41,15 @@ Duration seconds(double value) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(value));
 }
 
-Status raise_descriptor_limit(std::uint32_t connections) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return os_error(errno, "getrlimit");
-  const rlim_t wanted = connections + kOtherDescriptors;
-  if (limit.rlim_cur >= wanted) return {};
-  if (limit.rlim_max < wanted) {
-    return make_error(
-        Code::kResourceExhausted,
-        fmt::format("--connections {} needs {} descriptors, and the limit is {} (ulimit -Hn)",
-                    connections, wanted, limit.rlim_max));
-  }
-  limit.rlim_cur = wanted;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return os_error(errno, "setrlimit");
-  return {};
+Status make_room_for(std::uint32_t connections) {
+  const std::uint64_t wanted = connections + kOtherDescriptors;
+  const auto limit = raise_descriptor_limit(wanted);
+  if (!limit) return limit.error();
+  if (*limit >= wanted) return {};
+  return make_error(
+      Code::kResourceExhausted,
+      fmt::format("--connections {} needs {} descriptors, and the limit is {} (ulimit -Hn)",
+                  connections, wanted, *limit));
 }
 
 /// The first address of the target that can be connected to.
@@ -80,8 +75,10 @@ Result<tcp::endpoint> find_target(asio::io_context& io, const Target& target, Du
     io.restart();
     io.run();  // its handler refers to what goes now
   }
-  return make_error(Code::kUnavailable,
-                    fmt::format("cannot connect to {}: {}", target.authority, failure.message()));
+  return make_error(
+      Code::kUnavailable,
+      fmt::format("cannot connect to {}{}: {}", target.authority,
+                  target.names_port ? "" : " (port 80, as none is given)", failure.message()));
 }
 
 /// About 120 of the span, of a readable length.
@@ -256,9 +253,7 @@ class Runner final : private ClientObserver {
 Result<Report> run_replay(const Options& options, ProgressSink& progress) {
   auto plan = ArrivalPlan::create(options);
   if (!plan) return std::move(plan).error();
-  if (Status raised = raise_descriptor_limit(options.connections); !raised) {
-    return std::move(raised).error();
-  }
+  if (Status room = make_room_for(options.connections); !room) return std::move(room).error();
   asio::io_context io(1);
   auto target = find_target(io, options.target, options.timeout);
   if (!target) return std::move(target).error();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <boost/json/value.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -33,7 +34,8 @@ constexpr const char* kFooter =
   finds --max-inflight requests unanswered is dropped and counted as dropped. Nothing is retried.
 
 TRACES
-  CSV    arrived_at,num_prefill_tokens,num_decode_tokens      seconds (Azure's traces)
+  CSV    arrived_at,num_prefill_tokens,num_decode_tokens      seconds
+         TIMESTAMP,ContextTokens,GeneratedTokens              dates (as Azure publishes its traces)
   JSONL  {"timestamp": ms, "input_length": tokens, "output_length": tokens, "hash_ids": [...]}
          hash_ids are optional: one per 512 tokens of prompt, equal ids are equal text
          (Mooncake's traces)
@@ -61,8 +63,8 @@ EXAMPLES
       --json report.json --target 127.0.0.1:8080
 
 EXIT STATUS
-  0 done, also when requests were refused or failed: the report says so; 1 the target could not be
-  reached or answered nothing; 2 wrong options or a wrong trace.)";
+  0 done, also when requests were refused or failed, or Ctrl-C ended it: the report says so; 1 the
+  target could not be reached, or all that it answered were errors; 2 wrong options or a wrong trace.)";
 
 /// CLI::Range, without its bounds in the help, where they hide what the option is for.
 template <typename Number>
@@ -110,6 +112,23 @@ Status parse_all(const std::vector<std::string>& texts, std::vector<Value>& into
     into.push_back(*std::move(value));
   }
   return {};
+}
+
+/// What most of the requests ended with, of which none had a result.
+Error no_result(const Report& report) {
+  const std::string& authority = report.options.target.authority;
+  const auto& kinds = report.recorder->all().errors_by_kind;
+  const auto most = std::max_element(
+      kinds.begin(), kinds.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most == kinds.end()) {
+    return make_error(Code::kUnavailable, "no request was answered by " + authority);
+  }
+  const auto said = report.recorder->messages().find(most->first);
+  return make_error(
+      Code::kUnavailable,
+      fmt::format("no request had a result from {}; {} of {} ended with {}{}", authority,
+                  most->second, report.recorder->all().planned, most->first,
+                  said == report.recorder->messages().end() ? "" : ": " + said->second));
 }
 
 /// The bar's line has ended when this returns.
@@ -257,7 +276,9 @@ void ReplayCommand::Arguments::add_requests() {
 void ReplayCommand::Arguments::add_client() {
   constexpr const char* kGroup = "Connections";
   command
-      ->add_option("--target", target, "http://HOST[:PORT][/PATH]; a path replaces the API's own")
+      ->add_option(
+          "--target", target,
+          "http://HOST[:PORT][/PATH]; port 80 where none is given; a path replaces the API's own")
       ->required()
       ->type_name("URL")
       ->group(kGroup);
@@ -365,8 +386,7 @@ Status ReplayCommand::run() {
   if (!report) return std::move(report).error();
   if (Status written = arguments_->write(*report); !written) return written;
   if (report->recorder->answered() == 0 && !report->facts.interrupted) {
-    return make_error(Code::kUnavailable,
-                      "no request was answered by " + arguments_->options.target.authority);
+    return no_result(*report);
   }
   return {};
 }

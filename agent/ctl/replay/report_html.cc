@@ -205,7 +205,10 @@ std::string tables(const Report& report) {
                        refusal.count, ms_text(refusal.latency_ns.quantile(0.99)));
   }
   for (const auto& [kind, count] : all.errors_by_kind) {
-    out += fmt::format("<tr><td>error {}</td><td>{}</td><td></td></tr>\n", escaped(kind), count);
+    const auto said = recorder.messages().find(kind);
+    out +=
+        fmt::format("<tr><td>error {}{}</td><td>{}</td><td></td></tr>\n", escaped(kind),
+                    said == recorder.messages().end() ? "" : "<br>" + escaped(said->second), count);
   }
   return out + "</table></div>\n";
 }

@@ -218,6 +218,9 @@ json::object to_json(const Report& report) {
   }
   out["generator"] = generator_json(report);
   out["all"] = figures_json(recorder.all(), report);
+  json::object messages;
+  for (const auto& [reason, message] : recorder.messages()) messages[reason] = message;
+  out["messages"] = std::move(messages);
   json::object classes;
   for (std::size_t i = 0; i < options.classes.size(); ++i) {
     const RequestClass& each = options.classes[i];

@@ -70,14 +70,18 @@ class Text {
   std::vector<Row> latencies_;
 };
 
-std::string reasons(const Figures& all) {
+std::string reasons(const Recorder& recorder) {
+  const Figures& all = recorder.all();
+  const auto line = [&](std::string_view what, const std::string& reason, std::uint64_t count) {
+    const auto said = recorder.messages().find(reason);
+    return fmt::format("{} {}: {}{}\n", what, reason, count,
+                       said == recorder.messages().end() ? "" : ", the first: " + said->second);
+  };
   std::string out;
   for (const auto& [reason, refusal] : all.refusals) {
-    out += fmt::format("refused {}: {}\n", reason, refusal.count);
+    out += line("refused", reason, refusal.count);
   }
-  for (const auto& [kind, count] : all.errors_by_kind) {
-    out += fmt::format("error {}: {}\n", kind, count);
-  }
+  for (const auto& [kind, count] : all.errors_by_kind) out += line("error", kind, count);
   if (all.dropped > 0) {
     out += fmt::format("dropped here, because --max-inflight were unanswered: {}\n", all.dropped);
   }
@@ -123,7 +127,7 @@ std::string to_text(const Report& report) {
   }
   std::string out = fmt::format("{} to {}{}\n\n", load_name(options), options.target.authority,
                                 report.facts.interrupted ? ", interrupted" : "");
-  out += text.text() + "\n" + reasons(recorder.all());
+  out += text.text() + "\n" + reasons(recorder);
   if (options.tenants.size() > 1) {
     out += fmt::format("Jain index of the tokens of {} tenants: {:.4f}\n", options.tenants.size(),
                        jain_index(tokens_by_tenant(report)));

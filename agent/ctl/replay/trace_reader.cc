@@ -12,6 +12,8 @@
 #include <optional>
 #include <string_view>
 
+#include "agent/ctl/replay/trace_date.h"
+
 namespace weir::replay {
 namespace {
 
@@ -104,9 +106,10 @@ class CsvReader {
       const std::size_t comma = line.find(',');
       const std::string_view name = trimmed(line.substr(0, comma));
       for (std::size_t i = 0; i < kColumns.size(); ++i) {
-        if (name != kColumns[i]) continue;
+        if (name != kColumns[i] && name != kPublished[i]) continue;
         if (column_[i]) return place.wrong(fmt::format("the column {} is there twice", name));
         column_[i] = index;
+        name_[i] = name == kColumns[i] ? kColumns[i] : kPublished[i];
       }
       if (comma == std::string_view::npos) break;
       line.remove_prefix(comma + 1);
@@ -115,7 +118,8 @@ class CsvReader {
       if (!column_[i]) {
         return place.wrong(fmt::format(
             "no column {}; a trace begins with the line \"arrived_at,num_prefill_tokens,"
-            "num_decode_tokens\" (CSV) or with a JSON object",
+            "num_decode_tokens\" or \"TIMESTAMP,ContextTokens,GeneratedTokens\" (CSV), or with a "
+            "JSON object",
             kColumns[i]));
       }
     }
@@ -134,10 +138,10 @@ class CsvReader {
     }
     for (std::size_t i = 0; i < kColumns.size(); ++i) {
       if (!fields[i] || fields[i]->empty()) {
-        return place.wrong(fmt::format("the column {} is missing", kColumns[i]));
+        return place.wrong(fmt::format("the column {} is missing", name_[i]));
       }
     }
-    return make_record(to_time(place, named(0, *fields[0]), number(*fields[0]), 1, "s"),
+    return make_record(time_of(place, *fields[0]),
                        to_tokens(place, named(1, *fields[1]), number(*fields[1]), kLeastPrompt),
                        to_tokens(place, named(2, *fields[2]), number(*fields[2]), kLeastOutput));
   }
@@ -145,11 +149,23 @@ class CsvReader {
  private:
   static constexpr std::array<std::string_view, 3> kColumns{"arrived_at", "num_prefill_tokens",
                                                             "num_decode_tokens"};
-  static std::string named(std::size_t column, std::string_view text) {
-    return fmt::format("{} \"{}\"", kColumns[column], shown(text));
+  /// What the same columns are called in the files that Azure publishes.
+  static constexpr std::array<std::string_view, 3> kPublished{"TIMESTAMP", "ContextTokens",
+                                                              "GeneratedTokens"};
+
+  [[nodiscard]] std::string named(std::size_t column, std::string_view text) const {
+    return fmt::format("{} \"{}\"", name_[column], shown(text));
+  }
+
+  [[nodiscard]] Result<std::chrono::nanoseconds> time_of(const Place& place,
+                                                         std::string_view text) const {
+    if (name_[0] == kColumns[0]) return to_time(place, named(0, text), number(text), 1, "s");
+    if (const auto at = read_date(text)) return *at;
+    return place.wrong(named(0, text) + " is no time; it must be like 2023-11-16 18:15:46.68059");
   }
 
   std::array<std::optional<std::size_t>, kColumns.size()> column_;
+  std::array<std::string_view, kColumns.size()> name_;  // of those that are there
 };
 
 // ---- JSON lines --------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 // told apart by the first line that is not blank:
 //
 //   CSV    a header with the columns arrived_at (s), num_prefill_tokens, num_decode_tokens, in any
-//          order; other columns are ignored (Azure's traces)
+//          order; other columns are ignored. Or TIMESTAMP (date and time), ContextTokens,
+//          GeneratedTokens, as Azure publishes its traces
 //   JSONL  an object a line with timestamp (ms), input_length, output_length and, optionally,
 //          hash_ids: one id for each 512 tokens of the prompt; prompts with equal first ids share
 //          these tokens. Other members are ignored (Mooncake's traces)

@@ -20,8 +20,9 @@ TEST(ReplayOptions, ReadsTargets) {
   EXPECT_EQ(parse_target("http://a:1/v1/x?y=z")->path, "/v1/x?y=z");
   EXPECT_EQ(parse_target("[::1]:9")->host, "::1");
   EXPECT_EQ(parse_target("[::1]:9")->port, 9);
-  for (const char* const wrong : {"", "http://", "https://a", "a:0", "a:65536", "a:x", "::1",
-                                  "[::1", "[::1]x", "a b:1", ":80", "http://a:1/\r\nX: y"}) {
+  for (const char* const wrong :
+       {"", "http://", "https://a", "a:0", "a:65536", "a:x", "::1", "[::1", "[::1]x", "a b:1",
+        ":80", "http://a:1/\r\nX: y", "http//a:1", "http:/a:1", "https//a"}) {
     EXPECT_FALSE(parse_target(wrong)) << wrong;
   }
 }

@@ -383,7 +383,7 @@ TEST(Replay, DoesNotWaitLongForATargetThatDoesNotAnswer) {
 
 TEST(Replay, ReportsAreWhole) {
   TestServer server([n = std::make_shared<std::atomic<int>>(0)](const std::string&) {
-    return (*n)++ % 3 == 0 ? response(429, R"({"error":{"code":"rate_limited"}})")
+    return (*n)++ % 3 == 0 ? response(429, R"({"error":{"code":"rate_limited","message":"slow"}})")
                            : response(200, kResult);
   });
   Options options = towards(server.address(), 200, 0.5);
@@ -412,7 +412,10 @@ TEST(Replay, ReportsAreWhole) {
   std::size_t plots = 0;
   for (std::size_t at = 0; (at = html.find("<svg", at)) != std::string::npos; ++at) ++plots;
   EXPECT_EQ(plots, 6U);
-  EXPECT_NE(to_text(report).find("refused 429 rate_limited: "), std::string::npos);
+  EXPECT_NE(to_text(report).find("refused 429 rate_limited: " + std::to_string(all.refused) +
+                                 ", the first: slow\n"),
+            std::string::npos);
+  EXPECT_EQ(json.at("messages").at("429 rate_limited").as_string(), "slow");
 }
 
 TEST(Replay, JainIndexIsOneForEqualsAndItsReciprocalForOneOfMany) {

@@ -48,6 +48,28 @@ TEST(ResponseReader, ReadsUsageOfAnAnswer) {
   EXPECT_TRUE(reader.keep_alive());
 }
 
+TEST(ResponseReader, KeepsWhatARefusalOrAnErrorSays) {
+  const auto said = [](int status, const std::string& body) {
+    ResponseReader reader;
+    EXPECT_EQ(reader.put(response(status, body)), State::kDone);
+    return reader.answer().message;
+  };
+  EXPECT_EQ(said(404, R"({"error":{"code":"unknown_url","message":"there is no POST /x"}})"),
+            "there is no POST /x");
+  EXPECT_EQ(said(429, R"({"error":{"code":"queue_full","message":"full\nof\u00e4 it"}})"),
+            "full?of?? it");
+  EXPECT_EQ(said(500, R"({"error":"plain"})"), "plain");
+  EXPECT_EQ(said(500, R"({"error":{"message":7}})"), "");
+  EXPECT_EQ(said(502, "<html>"), "");
+  EXPECT_EQ(said(500, R"({"error":{"message":")" + std::string(1000, 'x') + R"("}})").size(), 240U);
+  EXPECT_EQ(said(200, R"({"error":{"message":"no"}})"), "");
+  ResponseReader stream;
+  ASSERT_EQ(stream.put(chunked({"data: {\"error\":{\"code\":\"c\",\"message\":\"m\"}}\n\n"})),
+            State::kDone);
+  EXPECT_EQ(stream.answer().reason, "stream_error c");
+  EXPECT_EQ(stream.answer().message, "m");
+}
+
 TEST(ResponseReader, PassesOverInterimResponses) {
   const std::string interim =
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";

@@ -94,6 +94,41 @@ TEST(TraceReader, FindsCsvColumnsByNameWhateverStandsAround) {
   EXPECT_EQ(trace->records[1].at, 1s);
 }
 
+TEST(TraceReader, ReadsDatesAsAzurePublishesThem) {
+  const auto trace = read(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+      "2023-12-31 23:59:59.6805900,374,44\n"
+      "2024-01-01 00:00:00.6805901,396,109\n"
+      "2024-02-29T00:00:00+00:00,20,1\n"
+      "2024-02-29 03:00:00.5+02:30,20,1\n"
+      "2024-02-29 00:00:00.25-01:00,20,1\n");
+  ASSERT_TRUE(trace) << trace.error().message;
+  ASSERT_EQ(trace->records.size(), 5U);
+  EXPECT_EQ(trace->records[0].at, 0ns);
+  EXPECT_EQ(trace->records[1].at, 1s + 100ns);
+  EXPECT_EQ(trace->records[1].prompt_tokens, 396U);
+  EXPECT_EQ(trace->records[1].output_tokens, 109U);
+  // From the first record to the midnight before the last day of February.
+  const auto leap_day = 59 * 24h + 319410us;
+  EXPECT_EQ(trace->records[2].at, leap_day);
+  EXPECT_EQ(trace->records[3].at, leap_day + 30min + 500ms);
+  EXPECT_EQ(trace->records[4].at, leap_day + 1h + 250ms);
+  EXPECT_EQ(trace->reordered, 0U);
+  const std::string header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+  for (const std::string wrong :
+       {"12.5", "2023-02-29 00:00:00", "2023-13-01 00:00:00", "1969-12-31 23:59:59",
+        "2023-11-16 24:00:00", "2023-11-16 23:60:00", "2023-11-16", "2023-11-16 18:15",
+        "2023-11-16 18:15:46.", "2023-11-16 18:15:46.0123456789", "2023-11-16 18:15:46 x",
+        "2023-11-16 18:15:46+2"}) {
+    EXPECT_EQ(
+        failure_of(header + wrong + ",1,1\n"),
+        "t:2: TIMESTAMP \"" + wrong + "\" is no time; it must be like 2023-11-16 18:15:46.68059");
+  }
+  EXPECT_EQ(failure_of(header + "2023-11-16 18:15:46,x,1\n"),
+            "t:2: ContextTokens \"x\" is no number; it must be a whole number of 1..16777216 "
+            "tokens");
+}
+
 TEST(TraceReader, ReadsJsonLinesWithTheirBlocks) {
   const auto trace = read(kJsonLines);
   ASSERT_TRUE(trace) << trace.error().message;
@@ -162,7 +197,8 @@ TEST(TraceReader, SaysWhereWhatIsWrongAndWhatWouldBeRight) {
   EXPECT_EQ(failure_of(csv + "1,5\n"), "t:2: the column num_decode_tokens is missing");
   EXPECT_EQ(failure_of("arrived_at,num_prefill_tokens\n1,2\n"),
             "t:1: no column num_decode_tokens; a trace begins with the line "
-            "\"arrived_at,num_prefill_tokens,num_decode_tokens\" (CSV) or with a JSON object");
+            "\"arrived_at,num_prefill_tokens,num_decode_tokens\" or "
+            "\"TIMESTAMP,ContextTokens,GeneratedTokens\" (CSV), or with a JSON object");
   EXPECT_EQ(failure_of("arrived_at,arrived_at,num_prefill_tokens,num_decode_tokens\n"),
             "t:1: the column arrived_at is there twice");
   EXPECT_EQ(failure_of(""), "t: there is no request in it");
