@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "agent/balance/control_options.h"
+#include "agent/base/descriptor_limit.h"
 #include "agent/model/gguf_vetting.h"
 #include "agent/stage_options.h"
 
@@ -22,6 +23,9 @@ using std::chrono::seconds;
 /// How long a running agent may take to let go of the pins.
 constexpr milliseconds kHandOverAnswer{10'000};
 
+/// Maps, links, model files, and what each thread has of its own.
+constexpr std::uint64_t kOtherDescriptors = 1024;
+
 /// Where processes of this host reach our listener: the loopback when it listens on every address.
 Endpoint reachable(Endpoint bound) {
   const std::size_t host = bound.is_v4() ? 12 : 0;
@@ -31,6 +35,19 @@ Endpoint reachable(Endpoint bound) {
   if (bound.is_v4()) bound.ip[host] = 127;
   bound.ip.back() = 1;
   return bound;
+}
+
+void make_room_for(std::uint64_t connections) {
+  const std::uint64_t wanted = connections + kOtherDescriptors;
+  const auto limit = raise_descriptor_limit(wanted);
+  if (!limit) {
+    spdlog::warn("cannot raise the limit of descriptors error=\"{}\"", limit.error().message);
+  } else if (*limit < wanted) {
+    spdlog::warn(
+        "serve.max_connections cannot be reached limit={} wanted={} reason=\"the hard limit "
+        "of descriptors (ulimit -Hn, LimitNOFILE=)\"",
+        *limit, wanted);
+  }
 }
 
 void log_capabilities(const kernel::Capabilities& capabilities) {
@@ -62,7 +79,8 @@ std::optional<schedule::WorkerPoolReading> Agent::LastSnapshot::worker_reading()
   return workers_ != nullptr ? std::optional(workers_->read()) : std::nullopt;
 }
 
-Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool take_over) {
+Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool take_over,
+                                            const std::function<bool()>& asked_to_stop) {
   std::unique_ptr<Agent> agent(new Agent);
   agent->config_ = config;
   agent->drain_timeout_ = seconds(config.serve().drain_timeout_seconds());
@@ -72,7 +90,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const weir::v1::Config& config, bool
   const bool joins = agent->listeners_ != nullptr;
   if (auto served = agent->serve(joins); !served) return std::move(served).error();
   if (joins) {
-    if (auto asked = agent->ask_running(); !asked) {
+    if (auto asked = agent->ask_running(asked_to_stop); !asked) {
       agent->give_up();
       return std::move(asked).error();
     }
@@ -124,6 +142,7 @@ Status Agent::serve(bool share_port) {
   auto options = serve_options(config_.serve());
   if (!options) return std::move(options).error();
   options->share_port = share_port;
+  make_room_for(options->max_connections);
   options->tenant_header = config_.admission().tenant_header();
   auto admission = admission_options(config_);
   if (!admission) return std::move(admission).error();

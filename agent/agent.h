@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -37,9 +38,11 @@ class Agent {
  public:
   /// Serves and steers when it returns. `config` comes from config::load_config(). With `take_over`
   /// a running agent hands its connections and pins over to this one; where none runs, this is an
-  /// ordinary start. When it fails, the running one serves on.
+  /// ordinary start. When it fails, the running one serves on. `asked_to_stop` ends the wait for
+  /// models that are loaded before a takeover, which may take minutes.
   static Result<std::unique_ptr<Agent>> start(const weir::v1::Config& config,
-                                              bool take_over = false);
+                                              bool take_over = false,
+                                              const std::function<bool()>& asked_to_stop = {});
 
   /// Without shutdown() the kernel programs stay attached and steer on (fail static).
   ~Agent();
@@ -86,8 +89,8 @@ class Agent {
 
   // takeover.cc: the successor's side, then the predecessor's.
   Status find_running();
-  Status await_preloads();
-  Status ask_running();
+  Status await_preloads(const std::function<bool()>& asked_to_stop);
+  Status ask_running(const std::function<bool()>& asked_to_stop);
   void give_up();
   void share_listeners();
   [[nodiscard]] bool await_successor(std::uint32_t ticket);

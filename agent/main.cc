@@ -18,6 +18,7 @@
 #include "agent/agent.h"
 #include "agent/base/build_info.h"
 #include "agent/config/config_loader.h"
+#include "agent/ctl/usage.h"
 
 namespace {
 
@@ -61,15 +62,27 @@ int wait_for_end(weir::Agent& agent, const sigset_t& signals) {
   }
 }
 
+/// Whether one of them came that ends the agent; it stays to be received.
+bool ending_signal_pending() {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+}
+
 /// What the operator may not know to do about it.
 std::string_view advice(const weir::Error& error, bool take_over) {
-  if (error.os_errno != EADDRINUSE || take_over) return "";
-  return "; if another weir-agent has it, --takeover takes port and steering over from that one";
+  if (error.os_errno == EADDRINUSE && !take_over) {
+    return "; if another weir-agent has it, --takeover takes port and steering over from that one";
+  }
+  if (error.code == weir::Code::kPermissionDenied) {
+    return "; with kernel.enabled: false the agent only serves its models, as any user";
+  }
+  return "";
 }
 
 int run(const weir::v1::Config& config, bool take_over) {
   const sigset_t signals = block_ending_signals();
-  auto agent = weir::Agent::start(config, take_over);
+  auto agent = weir::Agent::start(config, take_over, ending_signal_pending);
   if (!agent) {
     spdlog::error("start failed error=\"{}{}\"", agent.error().message,
                   advice(agent.error(), take_over));
@@ -85,14 +98,18 @@ int run(const weir::v1::Config& config, bool take_over) {
   return 0;
 }
 
-int used_wrongly(const char* what) {
-  std::fprintf(stderr, "weir-agent: %s\nRun with --help for more information.\n", what);
+int used_wrongly(const std::string& what) {
+  std::fprintf(stderr, "weir-agent: %s\n", what.c_str());
   return kUsage;
 }
 
 /// Valid, as every field has a default, but most likely not what was meant.
 const char* remark(const weir::v1::Config& config) {
-  return config.services_size() == 0 && config.models_size() == 0
+  if (config.services_size() > 0 && !config.kernel().enabled()) {
+    return ", but with kernel.enabled: false no connection to its services is steered";
+  }
+  return config.services_size() == 0 && config.models_size() == 0 &&
+                 config.registry().model_dir().empty()
              ? ", but without services and models: nothing to steer, nothing to serve"
              : "";
 }
@@ -129,9 +146,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return used_wrongly(error.what());
+    return used_wrongly(weir::ctl::usage_problem(app, error, argc, argv));
   }
-  if (config_path.empty()) return used_wrongly("--config FILE is required");
+  if (config_path.empty())
+    return used_wrongly("--config FILE is required\nRun weir-agent --help for more information.");
 
   start_logging();
   auto config = weir::config::load_config(config_path);

@@ -2,11 +2,12 @@
 //
 // One agent replaced by another while both serve: the Agent's methods for it. In order:
 //
-//   successor    joins the listeners of the port, so that it takes connections from now on, and
-//   asks predecessor  ends its control loop and lets go of the pins; it goes on serving successor
-//   adopts the pins, steers predecessor  sees that, leaves the port (what is queued there moves to
-//   the successor), finishes
-//                its open connections, exits
+// 1. The successor joins the listeners of the port, so that it takes connections from now on, and
+//    asks.
+// 2. The predecessor ends its control loop and lets go of the pins; it goes on serving.
+// 3. The successor adopts the pins and steers.
+// 4. The predecessor sees that, leaves the port (what is queued there moves to the successor),
+//    finishes its open connections and exits.
 //
 // At every moment one of the two serves, and the kernel steers throughout. When the successor fails
 // or dies before it steers, the predecessor takes the pins back.
@@ -63,28 +64,31 @@ Status Agent::find_running() {
   return {};
 }
 
-Status Agent::await_preloads() {
+/// `asked_to_stop`: whoever started this need not sit it out.
+Status Agent::await_preloads(const std::function<bool()>& asked_to_stop) {
   const TimePoint deadline = clock_.now() + kPreload;
   while (clock_.now() < deadline) {
     using State = model::ModelInfo::State;
     bool loading = false;
     for (const model::ModelInfo& model : models_->models()) {
-      if (model.state == State::kFailed) {
-        return make_error(Code::kUnavailable, "model \"" + model.name + "\" could not be loaded");
+      // One that found no memory is unloaded, and is not tried again before a request.
+      if (!model.failure.empty()) {
+        return make_error(Code::kUnavailable,
+                          "model \"" + model.name + "\" could not be loaded: " + model.failure);
       }
-      for (const auto& configured : config_.models()) {
-        loading |=
-            configured.preload() && configured.name() == model.name && model.state != State::kReady;
-      }
+      loading |= model.state == State::kLoading || model.state == State::kWarming;
     }
     if (!loading) break;
+    if (asked_to_stop && asked_to_stop()) {
+      return make_error(Code::kCancelled, "told to stop while it loaded its models");
+    }
     std::this_thread::sleep_for(kPoll);
   }
   return {};
 }
 
-Status Agent::ask_running() {
-  if (auto loaded = await_preloads(); !loaded) return loaded;
+Status Agent::ask_running(const std::function<bool()>& asked_to_stop) {
+  if (auto loaded = await_preloads(asked_to_stop); !loaded) return loaded;
   auto mailbox = kernel::TakeoverMailbox::open(config_.kernel().pin_root());
   if (!mailbox) return std::move(mailbox).error();
   mailbox_ = std::move(*mailbox);

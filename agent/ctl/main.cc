@@ -21,6 +21,7 @@
 #include "agent/ctl/models.h"
 #include "agent/ctl/replay/replay_command.h"
 #include "agent/ctl/status.h"
+#include "agent/ctl/usage.h"
 
 namespace {
 
@@ -44,8 +45,8 @@ int report(const weir::Error& error) {
   return error.code == weir::Code::kInvalidArgument ? kUsedWrongly : kFailed;
 }
 
-int used_wrongly(const char* what) {
-  std::fprintf(stderr, "weir: %s\nRun with --help for more information.\n", what);
+int used_wrongly(const std::string& what) {
+  std::fprintf(stderr, "weir: %s\n", what.c_str());
   return kUsedWrongly;
 }
 
@@ -108,12 +109,12 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return used_wrongly(error.what());
+    return used_wrongly(weir::ctl::usage_problem(app, error, argc, argv));
   }
   if (app.get_subcommands().empty()) {
     return used_wrongly(
         "a subcommand is required: status, backends, events, explain, models, replay, generate, "
-        "bench-model or detach");
+        "bench-model or detach\nRun weir --help for more information.");
   }
 
   // The engine's log is the agent's; what goes wrong here is reported.

@@ -8,13 +8,15 @@ import pathlib
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import threading
 import time
 
 import prometheus
-from harness import BIN, PYTHON, SERVICE, Cgroup, KernelTest, Process, last_json, wait_until
+from harness import (BIN, PYTHON, SERVICE, Cgroup, KernelTest, Process, Scratch, last_json,
+                     wait_until)
 from node import (LOCAL, MODEL_NAME, QUICK, Agent, DelayServer, model, service, wait_idle,
                   wait_ready)
 
@@ -281,9 +283,37 @@ class Takeover(KernelTest):
         agent.configure(models=[model(path=str(damaged))])
         second = self.successor(agent, "--takeover")
         self.assertEqual(second.wait(20), 1, second.output())
-        self.assertIn("could not be loaded", second.output())
+        self.assertIn("could not be loaded: ", second.output())
+        self.assertNotIn("handing over", agent.log())
+        # Nothing will free the memory that this one lacks: no reason to wait.
+        agent.configure(models=[model()], registry={"memory_bytes": 1048576})
+        third = self.successor(agent, "--takeover")
+        self.assertEqual(third.wait(20), 1, third.output())
+        self.assertIn("could not be loaded: ", third.output())
+        self.assertIn("memory_bytes", third.output())
         self.assertNotIn("handing over", agent.log())
         self.assertEqual(agent.request("GET", "/readyz").status, 200)
+
+    def test_successor_can_be_stopped_while_it_loads(self):
+        agent = self.agent()
+        # Beside an agent of its own, a trial that does not come to an end.
+        folder = self.enterContext(Scratch()).path
+        shutil.copy(BIN / "weir-agent", folder)
+        trial = folder / "weir-load-trial"
+        trial.write_text('#!/bin/sh\n: > "${0%/*}/begun"\nexec sleep 60\n')
+        trial.chmod(0o755)
+        agent.configure(models=[model()])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            second = self.enterContext(Process(
+                [folder / "weir-agent", "--config", agent.config_path, "--takeover"]))
+            begun = folder / "begun"
+            wait_until(begun.exists, "the trial runs")
+            begun.unlink()
+            second.signal(number)
+            self.assertEqual(second.wait(10), 1, second.output())
+            self.assertIn("told to stop", second.output())
+        self.assertNotIn("handing over", agent.log())
+        self.assertEqual(agent.request("GET", "/healthz").status, 200)
 
     def test_agent_that_does_not_answer_serves_on(self):
         agent = self.agent()
