@@ -262,6 +262,7 @@ Result<int> GenerateCommand::Arguments::follow(LocalModel& model, model::Generat
   std::string all;
   bool interrupted = false;
   bool closed = false;  // nobody reads the text any more
+  bool printed = false;
   for (;;) {
     std::array<pollfd, 2> ready = {{{wake, POLLIN, 0}, {signals, POLLIN, 0}}};
     if (::poll(ready.data(), ready.size(), kShowEveryMs) < 0 && errno != EINTR) {
@@ -288,11 +289,13 @@ Result<int> GenerateCommand::Arguments::follow(LocalModel& model, model::Generat
         closed = true;
         request.cancel();
       }
+      printed = true;
     }
     if (!end) continue;
     if (closed) return 0;
-    if (!options.json) std::printf("\n");
-    if (interrupted && std::holds_alternative<Error>(*end)) return kInterrupted;
+    const bool failed = std::holds_alternative<Error>(*end);
+    if (!options.json && (printed || !failed)) std::printf("\n");
+    if (interrupted && failed) return kInterrupted;
     if (auto* const failure = std::get_if<Error>(&*end)) return std::move(*failure);
     const auto& completion = std::get<Completion>(*end);
     if (options.json) {

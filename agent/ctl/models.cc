@@ -166,7 +166,7 @@ std::string progress_line(const json::array& models, const std::string& name, do
 }
 
 Result<std::string> operate(const HttpTarget& target, const std::string& name,
-                            const std::string& what) {
+                            const std::string& what, bool as_json) {
   const auto started = std::chrono::steady_clock::now();
   auto waits = std::async(std::launch::async, [&] {
     return http_post(target, fmt::format("/v2/repository/models/{}/{}", name, what), "{}",
@@ -186,6 +186,9 @@ Result<std::string> operate(const HttpTarget& target, const std::string& name,
   if (!answer) return std::move(answer).error();
   if (answer->status != 200) return refused(*answer);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
+  if (as_json) {
+    return to_json_text({{"name", name}, {"done", what}, {"seconds", took.count()}}) + "\n";
+  }
   return fmt::format("{} {}ed in {:.2f} s\n", name, what, took.count());
 }
 
@@ -248,11 +251,12 @@ bool ModelsCommand::parsed() const { return arguments_->command->parsed(); }
 Result<std::string> ModelsCommand::run() {
   const auto target = parse_http_url(arguments_->url);
   if (!target) return target.error();
-  if (arguments_->load->parsed()) return operate(*target, arguments_->name, "load");
-  if (arguments_->unload->parsed()) return operate(*target, arguments_->name, "unload");
+  const bool as_json = arguments_->json;
+  if (arguments_->load->parsed()) return operate(*target, arguments_->name, "load", as_json);
+  if (arguments_->unload->parsed()) return operate(*target, arguments_->name, "unload", as_json);
   auto models = list(*target);
   if (!models) return std::move(models).error();
-  if (arguments_->json) return to_json_text(*models) + "\n";
+  if (as_json) return to_json_text(*models) + "\n";
   return models_text(*models);
 }
 

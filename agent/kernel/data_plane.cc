@@ -44,7 +44,12 @@ Result<weir_request_clock> choose_clock(std::optional<weir_request_clock> forced
     return WEIR_CLOCK_NONE;
   }
   if (*forced != WEIR_CLOCK_NONE && !has_request_clock(*forced, kernel)) {
-    return make_error(Code::kUnsupported, "this kernel does not offer the request clock asked for");
+    return make_error(Code::kUnsupported,
+                      *forced == WEIR_CLOCK_TRACEPOINT
+                          ? "kernel.request_clock: this kernel does not offer tracepoint, which "
+                            "needs Linux 6.3; auto takes what there is"
+                          : "kernel.request_clock: this kernel does not offer skb; auto takes what "
+                            "there is");
   }
   return *forced;
 }

@@ -80,7 +80,7 @@ unsigned long version_of(const std::string& path) {
 }
 
 Error locked_by_another(const std::string& directory) {
-  std::string who = "another weir-agent";
+  std::string who = "a weir-agent";
   if (auto meta = read_pinned_meta(directory)) {
     who += " (pid " + std::to_string(meta->agent_pid) + ", build " + meta->build_id + ")";
   }

@@ -31,6 +31,24 @@ std::string_view routes_of(model::Task task) {
   return "is for something else";
 }
 
+/// There is none for the task, or more than one.
+ApiError missing_model(const std::vector<model::ModelInfo>& models, model::Task task) {
+  std::string meant;
+  std::string others;
+  for (const model::ModelInfo& info : models) {
+    if (info.task == task) {
+      meant += (meant.empty() ? "" : ", ") + info.name;
+    } else {
+      others += "; " + info.name + " " + std::string(routes_of(info.task));
+    }
+  }
+  return bad_request("missing_model",
+                     meant.empty()
+                         ? "no model is configured for this" + others
+                         : "\"model\" is required, as more than one is for this: " + meant,
+                     "model");
+}
+
 Outcome<std::string> suited(const Services& services, const std::string& name, model::Task task) {
   const model::Task is = services.executor.task(name);
   if (is == task) return name;
@@ -81,11 +99,7 @@ Outcome<std::string> choose_model(const Services& services, const std::optional<
   if (first != models.end() && std::find_if(first + 1, models.end(), is_suited) == models.end()) {
     return first->name;
   }
-  return bad_request("missing_model",
-                     "\"model\" is required unless exactly one model is configured that could be "
-                     "meant; configured: " +
-                         model_names(services.executor),
-                     "model");
+  return missing_model(models, task);
 }
 
 void apply_head(model::GenerationRequest& request, std::optional<std::int32_t> priority,

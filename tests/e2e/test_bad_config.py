@@ -77,6 +77,13 @@ class BadConfig(unittest.TestCase):
             result = self.agent("--config", self.write(text), "--check")
             self.assertEqual(result.returncode, 0, result)
             self.assertIn("without services and models", result.stdout)
+        folder = self.enterContext(Scratch()).path
+        result = self.agent("--config", self.write(f"registry:\n  model_dir: {folder}\n"), "--check")
+        self.assertEqual((result.returncode, result.stdout.strip()[-4:]), (0, "good"))
+        result = self.agent("--config", self.write(SERVICES + "kernel:\n  enabled: false\n"),
+                            "--check")
+        self.assertEqual(result.returncode, 0, result)
+        self.assertIn("no connection to its services is steered", result.stdout)
         result = self.agent("--config", self.write(SERVICES), "--check")
         self.assertRegex(result.stdout, r": good\n$")
 

@@ -51,7 +51,7 @@ class Generate(unittest.TestCase):
             for command in (("generate", "-p", PROMPT), ("bench-model",)):
                 run = weir(command[0], "-m", path, *command[1:])
                 self.assertEqual(run.returncode, 1, run)
-                self.assertEqual(run.stdout.strip(), "", run)
+                self.assertEqual(run.stdout, "", run)
                 self.assertIn(str(path), run.stderr)
                 self.assertEqual(len(run.stderr.splitlines()), 1, run)
 

@@ -59,8 +59,11 @@ class Models(unittest.TestCase):
         self.assertEqual(self.metric(agent, "weir_model_memory_bytes", model=MODEL_NAME), 0)
         self.assertEqual(self.metric(agent, "weir_model_unloads_total", model=MODEL_NAME,
                                      cause="explicit"), 1)
-        loaded = self.weir(agent, "load", MODEL_NAME)
+        loaded = self.weir(agent, "load", MODEL_NAME, "--json")
         self.assertEqual(loaded.returncode, 0, loaded)
+        told = json.loads(loaded.stdout)
+        self.assertEqual((told["name"], told["done"]), (MODEL_NAME, "load"))
+        self.assertGreater(told["seconds"], 0)
         self.assertEqual(self.ask(agent, MODEL_NAME).status, 200)
 
     def test_what_is_not_there_is_said(self):

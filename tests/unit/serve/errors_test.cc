@@ -29,6 +29,17 @@ TEST_F(Errors, ModelIsRequiredWhenThereAreSeveral) {
   EXPECT_EQ(reply.status, 400);
   EXPECT_EQ(error_field(reply, "code"), "missing_model");
   EXPECT_EQ(error_field(reply, "param"), "model");
+  EXPECT_EQ(error_field(reply, "message"),
+            "\"model\" is required, as more than one is for this: a, b");
+}
+
+TEST_F(Errors, RouteWithoutAModelNamesThoseOfOthers) {
+  HttpClient http = client();
+  const HttpReply reply = http.post("/v1/embeddings", R"({"input":"x"})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(error_field(reply, "code"), "missing_model");
+  EXPECT_EQ(error_field(reply, "message"),
+            "no model is configured for this; tiny generates text: POST /v1/completions, /infer");
 }
 
 TEST_F(Errors, BodyMustBeDeclaredAsJson) {
