@@ -226,7 +226,12 @@ tools: $(TOOLS)
 run: build ## start the agent in the foreground (CONFIG=FILE), until Ctrl-C
 	$(Q)exec $(BIN)/weir-agent --config $(CONFIG)
 
-demo: deps ## show the whole loop on this machine, then clean up (root)
+# Not after some minutes of building.
+.PHONY: need-root
+need-root:
+	$(Q)[ "$$(id -u)" -eq 0 ] || { echo 'this needs root, to load kernel programs: sudo make $(MAKECMDGOALS)' >&2; exit 1; }
+
+demo: need-root deps ## show the whole loop on this machine, then clean up (root)
 	$(Q)$(MAKE) bin tools
 	$(Q)WEIR_BIN=$(abspath $(BIN)) $(PYTHON) deploy/demo/demo.py
 
@@ -303,26 +308,30 @@ $(BIN)/weir-fuzz-gguf: $(GGUF_FUZZ_OBJ) $(BUILD)/libweir.a
 	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
 
 TRACE_FUZZ_OBJ := $(patsubst %.cc,$(OBJ)/fuzz/%.o,tests/fuzz/trace_fuzz.cc \
-                  agent/ctl/replay/trace_reader.cc agent/ctl/replay/line_source.cc)
+                  agent/ctl/replay/trace_reader.cc agent/ctl/replay/trace_date.cc \
+                  agent/ctl/replay/line_source.cc)
 
 $(BIN)/weir-fuzz-trace: $(TRACE_FUZZ_OBJ) $(BUILD)/libweir.a
 	$(call msg,LINK,$@)
 	$(Q)mkdir -p $(@D) && $(CLANGXX) $(FUZZ_FLAGS) $^ $(LIBS) -o $@
 
 .PHONY: fuzz fuzz-config fuzz-trace fuzz-gguf need-clang++
-need-clang++:
+# Debian only recommends the runtime beside clang.
+need-clang++: deps
 	$(Q)command -v $(CLANGXX) >/dev/null || { echo '$(CLANGXX) is missing: apt-get install clang' >&2; exit 1; }
+	$(Q)find "$$($(CLANGXX) -print-resource-dir)/lib" -name 'libclang_rt.fuzzer*' 2>/dev/null | grep -q . || { \
+	  echo "the fuzzers need the runtime of $(CLANGXX): apt-get install libclang-rt-$$($(CLANGXX) -dumpversion | cut -d. -f1)-dev" >&2; exit 1; }
 
 fuzz: fuzz-config fuzz-trace fuzz-gguf ## every fuzzer, FUZZ_SECONDS=30 each
 
 # What it finds that is new stays in build/fuzz/config, beside the seeds; a text that fails too.
-fuzz-config: need-clang++ deps ## feed the configuration reader with mutated texts, under ASan
+fuzz-config: need-clang++ ## feed the configuration reader with mutated texts, under ASan
 	$(Q)$(MAKE) $(BIN)/weir-fuzz-config
 	$(Q)mkdir -p $(BUILD)/fuzz/config
 	$(Q)$(BIN)/weir-fuzz-config -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
 	  -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/config tests/fuzz/config
 
-fuzz-trace: need-clang++ deps ## the same with the reader of traces to replay
+fuzz-trace: need-clang++ ## the same with the reader of traces to replay
 	$(Q)$(MAKE) $(BIN)/weir-fuzz-trace
 	$(Q)mkdir -p $(BUILD)/fuzz/trace
 	$(Q)$(BIN)/weir-fuzz-trace -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=16384 -verbosity=0 \
@@ -330,7 +339,7 @@ fuzz-trace: need-clang++ deps ## the same with the reader of traces to replay
 
 # First a million by numbers, of which 2000 that pass the check are tried in a child; then by what
 # covers more of the code, under ASan. The seed is the metadata of the shipped model.
-fuzz-gguf: need-clang++ deps ## judge damaged model files: a million, and FUZZ_SECONDS=30 more under ASan
+fuzz-gguf: need-clang++ ## judge damaged model files: a million, and FUZZ_SECONDS=30 more under ASan
 	$(Q)$(MAKE) $(NEEDS_unit) $(BIN)/weir-fuzz-gguf
 	$(Q)WEIR_GGUF_MUTATIONS=1000000 WEIR_GGUF_TRIALS=2000 $(NEEDS_unit) --gtest_filter='GgufMutation.*'
 	$(Q)mkdir -p $(BUILD)/fuzz/gguf
@@ -375,6 +384,6 @@ clean: ## remove build/ except the third-party libraries
 	$(Q)find $(BUILD) -mindepth 1 -maxdepth 1 ! -name third_party -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
 -include $(wildcard $(shell [ -d $(OBJ) ] && find $(OBJ) -name '*.d'))

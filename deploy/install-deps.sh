@@ -9,11 +9,11 @@
 set -euo pipefail
 
 packages=(
-  clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev            # kernel side
-  g++ make pkg-config protobuf-compiler protobuf-compiler-grpc   # compilers
-  libprotobuf-dev libgrpc++-dev libspdlog-dev libyaml-cpp-dev libcli11-dev libssl-dev
-  libboost1.81-dev libboost-json1.81-dev libboost-url1.81-dev
-  libgtest-dev libgmock-dev libbenchmark-dev                     # tests
+  clang bpftool libbpf-dev libelf-dev zlib1g-dev                 # kernel side
+  g++ make pkg-config protobuf-compiler                          # compilers
+  libprotobuf-dev libspdlog-dev libyaml-cpp-dev libcli11-dev
+  libboost1.81-dev libboost-json1.81-dev
+  libgtest-dev libgmock-dev                                      # tests
   python3 iproute2 curl openssl                                  # end-to-end tests and the demo
 )
 bench_packages=(nginx-light nftables golang-go wrk)
