@@ -11,6 +11,7 @@ namespace weir::serve {
 namespace {
 
 constexpr int kThisThread = 0;
+constexpr std::uint64_t kResetOnFork = 1;  // SCHED_FLAG_RESET_ON_FORK
 
 }  // namespace
 
@@ -29,6 +30,7 @@ Status ask_for_slice(std::chrono::nanoseconds slice) {
     return make_error(Code::kUnsupported, "the thread is not under the fair scheduler");
   }
   attr->size = sizeof *attr;
+  attr->flags |= kResetOnFork;
   attr->runtime_ns = static_cast<std::uint64_t>(slice.count());
   if (::syscall(SYS_sched_setattr, kThisThread, &*attr, 0U) != 0) {
     return os_error(errno, "sched_setattr");

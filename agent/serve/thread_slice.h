@@ -4,6 +4,10 @@
 // (kernel/sched/fair.c) lets the thread go first whose slice ends first: one that asks for a short
 // slice gets the CPU sooner when it wakes, and not more of it. Needs no privilege, unlike `nice`.
 //
+// Slices are inherited, and I/O threads start others: workers, and the engine of a model that its
+// first request loads. Those begin with the default: beside engines of slices as short as its own
+// an I/O thread would come no sooner, and they would be interrupted more often.
+//
 // Thread-safe: free functions, about the calling thread.
 #pragma once
 
@@ -36,7 +40,8 @@ struct SchedAttributes {
 
 Result<SchedAttributes> sched_attributes();
 
-/// Policy and niceness stay. kUnsupported: the kernel is older than 6.12, or the thread is not
+/// Policy and niceness stay; threads that this one starts begin with the default slice, and no
+/// better niceness than 0. kUnsupported: the kernel is older than 6.12, or the thread is not
 /// under the fair scheduler; errors of the system otherwise, as where a sandbox forbids the call.
 Status ask_for_slice(std::chrono::nanoseconds slice);
 

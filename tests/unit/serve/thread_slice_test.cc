@@ -41,6 +41,18 @@ TEST(ThreadSlice, IsWhatWasAskedForAndAllElseStays) {
   });
 }
 
+TEST(ThreadSlice, ThreadsStartedFromOneWithAShortSliceHaveTheDefault) {
+  on_a_thread([] {
+    const SchedAttributes before = attributes_here();
+    const bool granted = ask_for_slice(kShortSlice).ok();
+    EXPECT_EQ(attributes_here().runtime_ns != before.runtime_ns, granted);
+    on_a_thread([&] {
+      EXPECT_EQ(attributes_here().runtime_ns, before.runtime_ns);
+      on_a_thread([&] { EXPECT_EQ(attributes_here().runtime_ns, before.runtime_ns); });
+    });
+  });
+}
+
 TEST(ThreadSlice, ThreadsThatOtherRulesHoldForAreLeftAlone) {
   on_a_thread([] {
     const sched_param none{};
