@@ -30,6 +30,8 @@ class EmbeddingBudget {
 
   /// Of the next batch.
   [[nodiscard]] std::size_t tokens() const { return bound_; }
+  /// Of batches that are no trials.
+  [[nodiscard]] std::size_t learned() const { return best_; }
 
   /// That batch was made; `is_full`: more tokens than the bound waited. The next one may be a
   /// trial.

@@ -80,6 +80,7 @@ ModelInfo EmbeddingEngine::info() const {
   info.decode_steps += calls_;
   info.batches = batches_;
   info.batches->step_time = former_.step_time().line();
+  if (learns()) info.batches->token_bound = budget_.learned();
   return info;
 }
 

@@ -23,6 +23,7 @@ struct BatchReading {
   std::uint64_t members = 0;  ///< of all batches
   std::array<std::uint64_t, kBatchCauses> by_cause{};
   std::optional<StepTime::Line> step_time;
+  std::optional<std::uint64_t> token_bound;  ///< of a batch of texts; unset: it is not learned
 
   /// The largest size that bucket `i` < kSizes counts.
   static constexpr std::size_t bound(std::size_t i) { return std::size_t{1} << i; }
@@ -42,6 +43,7 @@ struct BatchReading {
     members += other.members;
     for (std::size_t i = 0; i < kBatchCauses; ++i) by_cause[i] += other.by_cause[i];
     if (other.step_time) step_time = other.step_time;
+    if (other.token_bound) token_bound = other.token_bound;
   }
 };
 

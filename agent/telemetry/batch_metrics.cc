@@ -38,6 +38,11 @@ void render_batch_metrics(PrometheusText& out, std::span<const ModelInfo> models
   };
   learned(kModelBatchFixed, &StepTime::Line::fixed_s);
   learned(kModelBatchItem, &StepTime::Line::item_s);
+  out.family(kCatalogue[kModelBatchTokenBound]);
+  for (const ModelInfo& info : models) {
+    if (!info.batches || !info.batches->token_bound) continue;
+    out.sample({{"model", info.name}}, *info.batches->token_bound);
+  }
 }
 
 }  // namespace weir::telemetry

@@ -113,6 +113,7 @@ TEST(EmbeddingBudget, TrialEndsWithTheBatchItWasOf) {
   EXPECT_EQ(budget.tokens(), 128U);
   budget.made(true);
   EXPECT_NE(budget.tokens(), 128U);
+  EXPECT_EQ(budget.learned(), 128U);
   budget.made(false);
   EXPECT_EQ(budget.tokens(), 128U);
 }

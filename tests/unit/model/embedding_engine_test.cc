@@ -213,10 +213,24 @@ TEST_F(Embedding, TextsOfSeveralRequestsShareBatches) {
   ASSERT_TRUE(first.heard->wait_end());
   ASSERT_TRUE(second.heard->wait_end());
   EXPECT_EQ(info().batches->members, 8U);
+  EXPECT_EQ(info().batches->token_bound, std::nullopt);
   EXPECT_EQ(info().batches->by_cause[static_cast<std::size_t>(schedule::BatchCause::kPreferred)],
             2U);
   EXPECT_EQ(info().decode_steps, 2U);
   EXPECT_EQ(info().completed, 3U);
+}
+
+TEST_F(Embedding, BoundOfTokensIsToldWhileItIsLearnedAndAfterTheModelHasGone) {
+  ModelOptions options = embeds();
+  options.max_batch_tokens = 48;
+  make({options});
+  EXPECT_EQ(info().batches->token_bound, std::nullopt);
+  vectors_of({"the bird"});
+  EXPECT_EQ(info().batches->token_bound, 48U);  // of one batch nothing is learned yet
+  std::promise<void> gone;
+  registry_->unload("bert", [&](const Status&) { gone.set_value(); });
+  gone.get_future().wait();
+  EXPECT_EQ(info().batches->token_bound, 48U);
 }
 
 TEST_F(Embedding, SeveralInstancesGiveWhatOneGives) {

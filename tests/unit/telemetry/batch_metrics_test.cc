@@ -30,6 +30,7 @@ TEST(BatchMetrics, SaysSizesAndCausesOfOneShotModelsOnly) {
   EXPECT_THAT(text, HasSubstr(R"(weir_model_batch_size_sum{model="echo"} 4102)"));
   EXPECT_THAT(text, HasSubstr(R"(weir_model_batch_size_count{model="echo"} 3)"));
   EXPECT_THAT(text, Not(HasSubstr(R"(weir_model_batch_fixed_seconds{)")));
+  EXPECT_THAT(text, Not(HasSubstr(R"(weir_model_batch_token_bound{)")));
   EXPECT_THAT(text, Not(HasSubstr("\"engine\"")));
 }
 
@@ -38,11 +39,13 @@ TEST(BatchMetrics, SaysWhatWasLearned) {
   echo.name = "echo";
   echo.batches.emplace();
   echo.batches->step_time = {0.5, 0.25};
+  echo.batches->token_bound = 144;
   PrometheusText out;
   render_batch_metrics(out, std::vector{echo});
   const std::string text = std::move(out).take();
   EXPECT_THAT(text, HasSubstr(R"(weir_model_batch_fixed_seconds{model="echo"} 0.5)"));
   EXPECT_THAT(text, HasSubstr(R"(weir_model_batch_item_seconds{model="echo"} 0.25)"));
+  EXPECT_THAT(text, HasSubstr(R"(weir_model_batch_token_bound{model="echo"} 144)"));
 }
 
 }  // namespace
