@@ -238,13 +238,12 @@ void ManagedModel::drop_successor_locked() {
   leaving_.push_back(std::move(successor_));
 }
 
-std::optional<Evictable> ManagedModel::evictable() const {
+std::optional<ModelMemory::Candidate> ManagedModel::candidate() {
   const std::lock_guard lock(mutex_);
   if (!lifecycle_.evictable() || draining_) return std::nullopt;
   const auto since = idle_since_locked();
-  const auto bytes = bytes_.find(current_.get());
-  if (!since || bytes == bytes_.end()) return std::nullopt;
-  return Evictable{bytes->second, *since};
+  if (!since) return std::nullopt;
+  return ModelMemory::Candidate{current_.get(), *since, [this] { return evict(); }};
 }
 
 bool ManagedModel::evict() {

@@ -75,9 +75,7 @@ class ManagedModel final : public Runner, private VersionHost {
   [[nodiscard]] KvCapacity kv_capacity(std::size_t& reads_left);
 
   /// Unset: it must stay now.
-  [[nodiscard]] std::optional<Evictable> evictable() const;
-  /// Lets it go if it still may; false: it stays.
-  bool evict();
+  [[nodiscard]] std::optional<ModelMemory::Candidate> candidate();
 
  private:
   using Engines = std::vector<std::unique_ptr<ModelVersion>>;
@@ -90,6 +88,8 @@ class ManagedModel final : public Runner, private VersionHost {
   void idle(const ModelVersion& engine) override;
   void released(const ModelVersion& engine) override;
 
+  /// Lets it go if it still may; false: it stays.
+  bool evict();
   [[nodiscard]] bool loads_locked(const ModelVersion& engine) const;
   void start_locked(std::unique_ptr<ModelVersion>& place, bool at_once = true);
   bool retire_locked(UnloadCause cause, bool if_idle);

@@ -3,9 +3,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
-#include <numeric>
+#include <set>
+#include <utility>
 
 namespace weir::model {
 
@@ -14,33 +14,11 @@ namespace {
 // `stopping` tells nobody that it has become true.
 constexpr std::chrono::milliseconds kLookForStop{20};
 
-/// What claims come to in all.
-class Sum {
- public:
-  void add(const MemoryClaim& claim) {
-    own_ += claim.own_bytes;
-    if (claim.weights.empty()) {
-      own_ += claim.weights_bytes;
-    } else {
-      std::uint64_t& known = weights_[claim.weights];
-      known = std::max(known, claim.weights_bytes);
-    }
-  }
-  [[nodiscard]] std::uint64_t bytes() const {
-    return std::accumulate(weights_.begin(), weights_.end(), own_,
-                           [](std::uint64_t sum, const auto& entry) { return sum + entry.second; });
-  }
-
- private:
-  std::uint64_t own_ = 0;
-  std::map<std::string, std::uint64_t> weights_;
-};
-
 }  // namespace
 
 ModelMemory::Shortage ModelMemory::shortage_locked(Holder holder, const MemoryClaim& claim) const {
-  Sum others;
-  Sum staying;
+  MemorySum others;
+  MemorySum staying;
   for (const auto& [other, share] : shares_) {
     if (other == holder) continue;
     others.add(share.claim);
@@ -53,6 +31,35 @@ ModelMemory::Shortage ModelMemory::shortage_locked(Holder holder, const MemoryCl
   if (budget_ && others.bytes() > *budget_) shortage.missing = others.bytes() - *budget_;
   shortage.coming = others.bytes() - staying.bytes();
   return shortage;
+}
+
+std::optional<std::vector<ModelMemory::Candidate>> ModelMemory::victims(
+    Holder holder, const MemoryClaim& claim, const std::vector<Candidate>& candidates) const {
+  std::vector<const Candidate*> known;
+  std::vector<Evictable> evictable;
+  MemorySum staying;
+  staying.add(claim);
+  {
+    const std::lock_guard lock(mutex_);
+    std::set<Holder> may_go;
+    for (const Candidate& candidate : candidates) {
+      const auto share = shares_.find(candidate.holder);
+      if (share == shares_.end() || share->second.releasing) continue;  // it has gone meanwhile
+      may_go.insert(candidate.holder);
+      known.push_back(&candidate);
+      evictable.push_back({share->second.claim, candidate.last_used});
+    }
+    for (const auto& [other, share] : shares_) {
+      const bool stays = other != holder && !share.releasing && !may_go.contains(other);
+      if (stays) staying.add(share.claim);
+    }
+  }
+  const auto chosen = choose_victims(evictable, std::move(staying), *budget_);
+  if (!chosen) return std::nullopt;
+  std::vector<Candidate> victims;
+  victims.reserve(chosen->size());
+  for (const std::size_t index : *chosen) victims.push_back(*known[index]);
+  return victims;
 }
 
 Status ModelMemory::reserve(Holder holder, const MemoryClaim& claim,
@@ -78,12 +85,8 @@ Status ModelMemory::reserve(Holder holder, const MemoryClaim& claim,
         continue;
       }
     }
-    const std::vector<Candidate> candidates = candidates_();
-    std::vector<Evictable> evictable;
-    evictable.reserve(candidates.size());
-    for (const Candidate& candidate : candidates) evictable.push_back(candidate.what);
-    const auto victims = choose_victims(evictable, shortage.missing - shortage.coming);
-    if (!victims) {
+    const auto leaving = victims(holder, claim, candidates_());
+    if (!leaving) {
       return make_error(
           Code::kResourceExhausted,
           fmt::format("it needs {} bytes of memory; of the {} that models may have "
@@ -91,7 +94,7 @@ Status ModelMemory::reserve(Holder holder, const MemoryClaim& claim,
                       bytes, *budget_, shortage.others));
     }
     // Who has got a request meanwhile stays, and is no candidate in the next round.
-    for (const std::size_t victim : *victims) (void)candidates[victim].evict();
+    for (const Candidate& candidate : *leaving) (void)candidate.evict();
   }
   return make_error(Code::kCancelled, "the load was given up");
 }
@@ -111,7 +114,7 @@ void ModelMemory::release(Holder holder) {
 
 std::uint64_t ModelMemory::reserved() const {
   const std::lock_guard lock(mutex_);
-  Sum sum;
+  MemorySum sum;
   for (const auto& [holder, share] : shares_) sum.add(share.claim);
   return sum.bytes();
 }

@@ -2,8 +2,8 @@
 //
 // Who of the models has how much of the memory that they share: a load asks first, and models that
 // nobody uses go in its favour, the least recently used first. A model with requests never goes: a
-// load that would need its memory is refused, and may be tried again later. It waits for memory
-// that others are giving back already.
+// load that would need its memory is refused, before anybody has gone for it, and may be tried
+// again later. It waits for memory that others are giving back already.
 //
 // Weights that several have in memory together count once, until the last of them is released.
 //
@@ -27,12 +27,13 @@ namespace weir::model {
 
 class ModelMemory {
  public:
+  using Holder = const void*;
   struct Candidate {
-    Evictable what;
+    Holder holder = nullptr;
+    TimePoint last_used{};
     std::function<bool()> evict;  ///< false: it has a request by now. Calls releasing().
   };
   using Candidates = std::function<std::vector<Candidate>()>;
-  using Holder = const void*;
 
   /// `budget_bytes` unset: no bound.
   ModelMemory(std::optional<std::uint64_t> budget_bytes, Candidates candidates)
@@ -60,6 +61,9 @@ class ModelMemory {
     std::uint64_t others = 0;
   };
   [[nodiscard]] Shortage shortage_locked(Holder holder, const MemoryClaim& claim) const;
+  /// Those that go in favour of a claim; unset: all together are not enough.
+  [[nodiscard]] std::optional<std::vector<Candidate>> victims(
+      Holder holder, const MemoryClaim& claim, const std::vector<Candidate>& candidates) const;
 
   const std::optional<std::uint64_t> budget_;
   const Candidates candidates_;

@@ -263,9 +263,7 @@ std::vector<Registry::NamedKv> Registry::kv_capacities() const {
 std::vector<ModelMemory::Candidate> Registry::candidates() const {
   std::vector<ModelMemory::Candidate> all;
   for (ManagedModel* const model : managed()) {
-    if (const auto evictable = model->evictable()) {
-      all.push_back({*evictable, [model] { return model->evict(); }});
-    }
+    if (auto candidate = model->candidate()) all.push_back(*std::move(candidate));
   }
   return all;
 }
