@@ -6,6 +6,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/monotonic_resource.hpp>
 #include <limits>
+#include <variant>
 
 #include "agent/serve/ids.h"
 #include "agent/serve/json_fields.h"
@@ -22,9 +23,23 @@ constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kDefaultCompletionTokens = 16;  // OpenAI's
 constexpr std::size_t kMaxStops = 16;                  // OpenAI allows 4
 constexpr std::size_t kMaxStopBytes = 256;
-// The document of most requests fits in this much of the stack; that of others takes more from the
-// heap.
-constexpr std::size_t kDocumentBytes = 4096;
+
+/// The body of a request as an object. That of most has room where the Document itself is, on the
+/// stack; others take more from the heap.
+class Document {
+ public:
+  explicit Document(std::string_view body)
+      : storage_(memory_.data(), memory_.size()), parsed_(parse_json_object(body, &storage_)) {}
+
+  /// Null: there is an object.
+  [[nodiscard]] const ApiError* error() const { return std::get_if<ApiError>(&parsed_); }
+  [[nodiscard]] const json::object& object() const { return std::get<json::object>(parsed_); }
+
+ private:
+  std::array<unsigned char, 4096> memory_;  // not initialised: it need not be
+  json::monotonic_resource storage_;
+  Outcome<json::object> parsed_;
+};
 
 /// The fields that both protocols have.
 void read_common(JsonFields& fields, GenerationCall& call, TimePoint now) {
@@ -149,11 +164,9 @@ std::string choice_event(const GenerationNames& names, const GeneratedText& piec
 }  // namespace
 
 Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
-  std::array<unsigned char, kDocumentBytes> memory;  // not initialised: it need not be
-  json::monotonic_resource storage(memory.data(), memory.size());
-  auto parsed = parse_json_object(body, &storage);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  JsonFields fields(std::get<json::object>(parsed));
+  const Document document(body);
+  if (document.error() != nullptr) return *document.error();
+  JsonFields fields(document.object());
   GenerationCall call;
   call.request = std::make_shared<model::GenerationRequest>();
   call.request->id = make_id("infer-");
@@ -165,11 +178,9 @@ Outcome<GenerationCall> parse_infer(std::string_view body, TimePoint now) {
 }
 
 Outcome<GenerationCall> parse_completion(std::string_view body, TimePoint now) {
-  std::array<unsigned char, kDocumentBytes> memory;  // not initialised: it need not be
-  json::monotonic_resource storage(memory.data(), memory.size());
-  auto parsed = parse_json_object(body, &storage);
-  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
-  JsonFields fields(std::get<json::object>(parsed));
+  const Document document(body);
+  if (document.error() != nullptr) return *document.error();
+  JsonFields fields(document.object());
   GenerationCall call;
   call.request = std::make_shared<model::GenerationRequest>();
   call.request->id = make_id("cmpl-");
