@@ -13,47 +13,68 @@ constexpr std::chrono::milliseconds kAskEvery{20};
 
 }  // namespace
 
-std::shared_ptr<WeightsCache::Place> WeightsCache::place_of(const Key& key) {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(places_, [](const auto& entry) {
-    // Nobody else gets at a place that only the map has, so that its model may be looked at.
-    return entry.second.use_count() == 1 && entry.second->model.expired();
-  });
-  auto& place = places_[key];
-  if (!place) place = std::make_shared<Place>();
-  return place;
-}
+class WeightsCache::Loading {
+ public:
+  Loading(WeightsCache& cache, Place& place) : cache_(cache), place_(place) {}
+  Loading(const Loading&) = delete;
+  Loading& operator=(const Loading&) = delete;
+  ~Loading() {
+    const std::lock_guard lock(cache_.mutex_);
+    place_.loading = false;
+    cache_.ended_.notify_all();
+  }
 
-std::optional<Result<Weights>> WeightsCache::shared_locked(const Place& place,
-                                                           const std::vector<std::string>& paths) {
+  void succeeded(const Weights& weights) {
+    const std::lock_guard lock(cache_.mutex_);
+    place_.model = weights.model;
+    place_.file = weights.file;
+    place_.others = {nullptr, nullptr, weights.file_bytes, weights.copied_bytes};
+  }
+
+ private:
+  WeightsCache& cache_;
+  Place& place_;
+};
+
+std::optional<Weights> WeightsCache::held_locked(const Place& place) {
   Weights weights = place.others;
   weights.model = place.model.lock();
   if (!weights.model) return std::nullopt;
   weights.file = place.file.lock();
-  if (!weights.file) {
-    auto file = ModelFile::open(paths);
-    if (!file) return std::move(file).error();
-    weights.file = std::move(*file);
-  }
   return weights;
 }
 
 Result<Weights> WeightsCache::get(const Key& key, const std::vector<std::string>& paths,
                                   const std::function<bool()>& keep_going,
                                   const std::function<Result<Weights>()>& load) {
-  const std::shared_ptr<Place> place = place_of(key);
-  std::unique_lock lock(place->mutex, std::defer_lock);
-  while (!lock.try_lock_for(kAskEvery)) {
+  std::unique_lock lock(mutex_);
+  while (places_[key].loading) {
+    ended_.wait_for(lock, kAskEvery);
+    lock.unlock();
     if (!keep_going()) {
       return make_error(Code::kCancelled, paths.front() + ": the load was given up");
     }
+    lock.lock();
   }
-  if (auto shared = shared_locked(*place, paths)) return std::move(*shared);
+  auto held = held_locked(places_[key]);
+  if (held) {
+    lock.unlock();
+    if (!held->file) {
+      auto file = ModelFile::open(paths);
+      if (!file) return std::move(file).error();
+      held->file = std::move(*file);
+    }
+    return *std::move(held);
+  }
+  std::erase_if(places_, [](const auto& entry) {
+    return !entry.second.loading && entry.second.model.expired();
+  });
+  Place& place = places_[key];
+  place.loading = true;
+  lock.unlock();
+  Loading loading(*this, place);
   auto loaded = load();
-  if (!loaded) return loaded;
-  place->model = loaded->model;
-  place->file = loaded->file;
-  place->others = {nullptr, nullptr, loaded->file_bytes, loaded->copied_bytes};
+  if (loaded) loading.succeeded(*loaded);
   return loaded;
 }
 

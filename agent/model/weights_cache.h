@@ -6,13 +6,13 @@
 // Thread-safe. Owns no weights: they go with the last who holds them.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "agent/base/result.h"
@@ -31,27 +31,29 @@ class WeightsCache {
   };
 
   /// Those that somebody has, or what `load` makes; of two that want the same one loads, the other
-  /// waits, asking `keep_going` meanwhile. `paths`: of the parts. kCancelled: it said no. After a
-  /// load that failed, who waited tries it too.
+  /// waits, asking `keep_going` meanwhile. Both are called outside the lock. `paths`: of the parts.
+  /// kCancelled: it said no. After a load that failed, who waited tries it too.
   Result<Weights> get(const Key& key, const std::vector<std::string>& paths,
                       const std::function<bool()>& keep_going,
                       const std::function<Result<Weights>()>& load);
 
  private:
   struct Place {
-    std::timed_mutex mutex;  ///< held while it loads
-    // Guarded by mutex.
+    bool loading = false;  ///< by one, who alone may change the rest
     std::weak_ptr<llama_model> model;
     std::weak_ptr<ModelFile> file;
     Weights others;  ///< without model and file; thin was told to who loaded
   };
 
-  std::shared_ptr<Place> place_of(const Key& key);
-  static std::optional<Result<Weights>> shared_locked(const Place& place,
-                                                      const std::vector<std::string>& paths);
+  /// Says that a load has ended, however it did.
+  class Loading;
+
+  /// Unset: nobody has them, and the caller is to load. Its file is null where nobody has that.
+  static std::optional<Weights> held_locked(const Place& place);
 
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Place>> places_;  ///< guarded by mutex_
+  std::condition_variable ended_;  ///< somebody's load
+  std::map<Key, Place> places_;    ///< guarded by mutex_; one that is loading stays where it is
 };
 
 /// The one of this process, by which LoadedModel goes.

@@ -5,6 +5,7 @@
 
 #include <future>
 #include <latch>
+#include <new>
 #include <thread>
 
 #include "agent/model/loaded_model.h"
@@ -127,6 +128,18 @@ TEST_F(Cache, AFailedLoadIsNobodyElses) {
   ASSERT_FALSE(failed.ok());
   EXPECT_EQ(failed.error().message, "torn");
   EXPECT_TRUE(get(key_).ok());
+  EXPECT_EQ(loads_, 1);
+}
+
+TEST_F(Cache, WhoWaitedForALoadThatThrewLoadsItself) {
+  EXPECT_THROW(
+      static_cast<void>(cache_.get(
+          key_, paths_, [] { return true; }, []() -> Result<Weights> { throw std::bad_alloc(); })),
+      std::bad_alloc);
+  // Else it would wait until it is told to stop.
+  const auto second = cache_.get(
+      key_, paths_, [] { return false; }, [this] { return load(); });
+  EXPECT_TRUE(second.ok());
   EXPECT_EQ(loads_, 1);
 }
 
