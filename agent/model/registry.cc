@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <future>
 #include <limits>
 #include <set>
 #include <system_error>
@@ -105,7 +106,7 @@ Registry::Registry(const Clock& clock, schedule::WorkerPool& workers, RegistryOp
 }
 
 Registry::~Registry() {
-  keeper_->stop();
+  if (keeper_) keeper_->stop();  // null: the system had no thread for it
   entries_.clear();  // engines wake the keeper to their end
 }
 
@@ -138,7 +139,10 @@ Result<std::unique_ptr<Registry>> Registry::create(std::vector<ModelOptions> mod
       const std::unique_lock lock(registry->mutex_);
       registry->entries_.emplace(std::move(name), std::move(entry));
     }
-    if (Status scanned = registry->scan(); !scanned) return std::move(scanned).error();
+    // By the keeper: it may look into the folder by itself before a long scan has ended.
+    std::promise<Status> scanned;
+    registry->rescan([&scanned](const Status& status) { scanned.set_value(status); });
+    if (Status status = scanned.get_future().get(); !status) return std::move(status).error();
     return registry;
   } catch (const std::system_error& refused) {
     return os_error(refused.code().value(),

@@ -111,7 +111,7 @@ class Registry final : public Executor, public ModelAdmin {
   [[nodiscard]] std::vector<ManagedModel*> managed() const;
   [[nodiscard]] std::vector<ModelMemory::Candidate> candidates() const;
 
-  // The keeper's, but for the first scan.
+  // The keeper's.
   Status scan();
   void add(const DirectoryScan::Model& model);
   void load_changed();
