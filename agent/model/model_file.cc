@@ -150,7 +150,7 @@ std::optional<std::uint64_t> ModelFile::recently_resident(TimePoint now,
                                                           schedule::WorkerPool& workers) {
   // Before a worker is asked, which may be done at once: else the answer would be the one or the
   // other.
-  const std::int64_t seen = seen_.load(std::memory_order_relaxed);
+  const std::int64_t known = seen_.load(std::memory_order_relaxed);
   const TimePoint last = looked_at_.load(std::memory_order_relaxed);
   const bool old = last == TimePoint::min() || now - last >= kLookEvery;
   if (old && !looking_.exchange(true)) {
@@ -165,8 +165,8 @@ std::optional<std::uint64_t> ModelFile::recently_resident(TimePoint now,
       looking_.store(false);
     }
   }
-  if (seen < 0) return std::nullopt;
-  return static_cast<std::uint64_t>(seen);
+  if (known < 0) return std::nullopt;
+  return static_cast<std::uint64_t>(known);
 }
 
 // ---- what is to come ----------------------------------------------------------------------------
