@@ -18,11 +18,12 @@
 
 namespace weir::serve {
 
-/// Twice what Linux grants at least, and enough for some requests; the default is about 3 ms. With
-/// engines on all of 2 CPUs and 8 streams (135 M parameters, 5 x 5 s of 100 probes/s each, taking
-/// turns with the default), 99 of 100 answers came within, with one instance of 2 threads and with
-/// two of 1: /healthz 2.1 and 1.8 ms instead of 3.7 and 3.9, refusals 1.0 and 2.7 instead of 3.6
-/// and 3.5. Tokens per second differ by less than rounds of the same kind do.
+/// Twice what Linux grants at least, and enough for some requests; the default is 1.4 ms on 2 CPUs
+/// and 2.8 on 8. With engines on all of 2 CPUs and 8 streams (135 M parameters, 5 x 5 s of 100
+/// probes/s each, taking turns with the default), 99 of 100 answers came within, with one instance
+/// of 2 threads and with two of 1: /healthz 2.1 and 1.8 ms instead of 3.7 and 3.9, refusals 1.0 and
+/// 2.7 instead of 3.6 and 3.5. What it costs in tokens per second is less than rounds of the same
+/// kind differ with one instance, and not known with two: they were 6 % lower, in a few rounds.
 inline constexpr std::chrono::nanoseconds kShortSlice{200'000};
 
 /// struct sched_attr of the kernel (include/uapi/linux/sched/types.h), as far as its first version
