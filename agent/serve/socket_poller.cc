@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <span>
 
@@ -51,19 +52,25 @@ void SocketPoller::forget(int socket) {
 void SocketPoller::wait() {
   events_.async_wait(boost::asio::posix::descriptor_base::wait_read,
                      [this](const boost::system::error_code& error) {
-                       if (error) return;  // closed
-                       tell();
-                       wait();
+                       if (!error) serve();  // else: closed
                      });
 }
 
-void SocketPoller::tell() {
+// To wait costs a system call and a look at sockets that are ready; while there are more of these
+// it is enough to come again behind what is due besides.
+void SocketPoller::serve() {
+  if (tell() < kMostAtOnce) return wait();
+  boost::asio::post(events_.get_executor(), [this] { serve(); });
+}
+
+int SocketPoller::tell() {
   std::array<epoll_event, kMostAtOnce> events;  // not initialised: it need not be
   const int count = epoll_wait(events_.native_handle(), events.data(), kMostAtOnce, 0);
   for (const epoll_event& event :
        std::span(events).first(static_cast<std::size_t>(std::max(count, 0)))) {
     static_cast<Watcher*>(event.data.ptr)->on_socket(event.events);
   }
+  return count;
 }
 
 }  // namespace weir::serve

@@ -44,7 +44,9 @@ class SocketPoller {
 
  private:
   void wait();
-  void tell();
+  void serve();
+  /// Of how many sockets it told.
+  int tell();
 
   boost::asio::posix::basic_stream_descriptor<boost::asio::io_context::executor_type> events_;
 };
