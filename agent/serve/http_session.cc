@@ -8,7 +8,6 @@
 
 #include "agent/serve/ids.h"
 #include "agent/serve/request_rules.h"
-#include "agent/serve/session_exchange.h"
 
 namespace weir::serve {
 namespace asio = boost::asio;
@@ -40,12 +39,7 @@ void ServerShared::notify_drain() {
 
 HttpSession::HttpSession(ClientSocket socket, ServerShared& shared,
                          const std::shared_ptr<IoThread>& io)
-    : socket_(std::move(socket)),
-      timer_(io->context),
-      shared_(shared),
-      io_(*io),
-      weak_io_(io),
-      unsent_(std::make_shared<std::atomic<std::size_t>>(0)) {
+    : socket_(std::move(socket)), timer_(io->context), shared_(shared), io_(*io), weak_io_(io) {
   shared_.connections.fetch_add(1);
 }
 
@@ -66,7 +60,7 @@ void HttpSession::turn_away(const ApiError& error) {
   io_.counters.connection_refused();
   if (state_ == State::kClosed) return;
   state_ = State::kAnswering;
-  request_ = std::make_shared<Request>();
+  request_ = std::make_shared<SharedRequest>();
   request_->id = make_id("req-");
   respond(serial_, to_response(error));
 }
@@ -171,7 +165,7 @@ void HttpSession::advance() {
 
 void HttpSession::begin_request() {
   parser_ = io_.take_parser(shared_.options.max_body_bytes);
-  request_ = std::make_shared<Request>();
+  request_ = std::make_shared<SharedRequest>();
   ++serial_;
   started_ = std::chrono::steady_clock::now();
   counted_ = true;
@@ -192,9 +186,8 @@ void HttpSession::dispatch() {
   http_1_0_ = parser_->http_1_0();
   request_->body = parser_->take_body();
   io_.keep_parser(std::move(parser_));
-  const auto exchange =
-      make_session_exchange(weak_io_, weak_from_this(), serial_, request_,
-                            StreamRoom{unsent_, shared_.options.max_stream_bytes});
+  const auto exchange = make_session_exchange(weak_io_, weak_from_this(), serial_, request_,
+                                              shared_.options.max_stream_bytes);
   watch_client();
   try {
     route_->handler(exchange);
@@ -265,7 +258,7 @@ void HttpSession::write(std::uint64_t serial, std::string_view piece) {
     outbox_.append(size.data(), static_cast<std::size_t>(digits)).append(piece).append("\r\n");
   }
   flush();
-  unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
+  request_->unsent_bytes.store(outbox_.size() - sent_, std::memory_order_relaxed);
   if (state_ != State::kClosed && outbox_.size() - sent_ > shared_.options.max_stream_bytes) {
     io_.counters.slow_reader_cut();
     abort();
@@ -305,7 +298,7 @@ void HttpSession::flush() {
     }
     if (outcome == ClientSocket::Outcome::kEnded) return abort();
     sent_ += count;
-    unsent_->store(outbox_.size() - sent_, std::memory_order_relaxed);
+    request_->unsent_bytes.store(outbox_.size() - sent_, std::memory_order_relaxed);
     write_deadline_.reset();
   }
   outbox_.clear();

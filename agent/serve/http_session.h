@@ -25,12 +25,12 @@
 #include "agent/base/listener_group.h"
 #include "agent/serve/api_error.h"
 #include "agent/serve/client_socket.h"
-#include "agent/serve/exchange.h"
 #include "agent/serve/http_server.h"
 #include "agent/serve/mailbox.h"
 #include "agent/serve/refusal_log.h"
 #include "agent/serve/request_parser.h"
 #include "agent/serve/router.h"
+#include "agent/serve/session_exchange.h"
 #include "agent/serve/socket_poller.h"
 #include "agent/telemetry/http_counters.h"
 
@@ -204,15 +204,13 @@ class HttpSession final : public SocketPoller::Watcher,
   std::string inbox_;  ///< read and not yet parsed
   std::string outbox_;
   std::size_t sent_ = 0;  ///< of outbox_
-  /// What of the answer the client has not taken, for those who make more of it.
-  const std::shared_ptr<std::atomic<std::size_t>> unsent_;
 
   // The current request.
   std::unique_ptr<RequestParser> parser_;  ///< from its first byte to its dispatch
   std::uint64_t serial_ = 0;
   bool counted_ = false;  ///< request_started() was called for it
   SteadyTime started_;
-  std::shared_ptr<Request> request_;  ///< null between requests
+  std::shared_ptr<SharedRequest> request_;  ///< null between requests
   const Route* route_ = nullptr;
   std::size_t path_index_ = 0;
   std::function<void()> abort_callback_;

@@ -9,12 +9,13 @@ namespace {
 class SessionExchange final : public Exchange {
  public:
   SessionExchange(std::weak_ptr<IoThread> io, std::weak_ptr<HttpSession> session,
-                  std::uint64_t serial, std::shared_ptr<Request> request, StreamRoom room)
+                  std::uint64_t serial, std::shared_ptr<SharedRequest> request,
+                  std::uint64_t max_unsent_bytes)
       : io_(std::move(io)),
         session_(std::move(session)),
         serial_(serial),
-        room_(std::move(room)),
-        request_(std::move(request)) {}
+        request_(std::move(request)),
+        max_unsent_bytes_(max_unsent_bytes) {}
 
   ~SessionExchange() override {
     if (answered_) return;
@@ -56,7 +57,8 @@ class SessionExchange final : public Exchange {
   }
 
   bool wants_more(std::size_t coming_bytes) const override {
-    return room_.unsent->load(std::memory_order_relaxed) + coming_bytes <= room_.max_bytes / 2;
+    return request_->unsent_bytes.load(std::memory_order_relaxed) + coming_bytes <=
+           max_unsent_bytes_ / 2;
   }
 
   void on_abort(std::function<void()> callback) override {
@@ -91,8 +93,8 @@ class SessionExchange final : public Exchange {
   const std::weak_ptr<IoThread> io_;
   const std::weak_ptr<HttpSession> session_;
   const std::uint64_t serial_;
-  const StreamRoom room_;
-  const std::shared_ptr<Request> request_;
+  const std::shared_ptr<SharedRequest> request_;
+  const std::uint64_t max_unsent_bytes_;
   bool answered_ = false;
 };
 
@@ -101,9 +103,10 @@ class SessionExchange final : public Exchange {
 std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
                                                 std::weak_ptr<HttpSession> session,
                                                 std::uint64_t serial,
-                                                std::shared_ptr<Request> request, StreamRoom room) {
+                                                std::shared_ptr<SharedRequest> request,
+                                                std::uint64_t max_unsent_bytes) {
   return std::make_shared<SessionExchange>(std::move(io), std::move(session), serial,
-                                           std::move(request), std::move(room));
+                                           std::move(request), max_unsent_bytes);
 }
 
 }  // namespace weir::serve

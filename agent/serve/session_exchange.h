@@ -18,18 +18,15 @@ namespace weir::serve {
 struct IoThread;
 class HttpSession;
 
-/// How much of its answers a session has not sent yet, and how much it may hold.
-struct StreamRoom {
-  std::shared_ptr<const std::atomic<std::size_t>> unsent;
-  std::uint64_t max_bytes = 0;
+/// A request that its session and its exchange share. Only the I/O thread touches it, but for
+/// `unsent_bytes`.
+struct SharedRequest : Request {
+  std::atomic<std::size_t> unsent_bytes{0};  ///< of the answer: what the client has not taken
 };
 
-/// `serial` numbers the request within its session, which shares `request` (not null) with it; only
-/// the I/O thread touches that.
-[[nodiscard]] std::shared_ptr<Exchange> make_session_exchange(std::weak_ptr<IoThread> io,
-                                                              std::weak_ptr<HttpSession> session,
-                                                              std::uint64_t serial,
-                                                              std::shared_ptr<Request> request,
-                                                              StreamRoom room);
+/// `serial` numbers `request` (not null) within its session, which may hold so much of its answer.
+[[nodiscard]] std::shared_ptr<Exchange> make_session_exchange(
+    std::weak_ptr<IoThread> io, std::weak_ptr<HttpSession> session, std::uint64_t serial,
+    std::shared_ptr<SharedRequest> request, std::uint64_t max_unsent_bytes);
 
 }  // namespace weir::serve
