@@ -35,7 +35,7 @@ RequestQueue::RequestQueue(schedule::QueueOptions options, std::size_t concurren
       queue_(std::move(options)),
       rate_(clock),
       idle_since_(clock.now()),
-      takers_(takers) {}
+      takers_(takers, [this] { return has_work_locked(); }) {}
 
 std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> request) {
   const schedule::QueueKey key{request->priority, request->deadline, request->tenant,
@@ -66,7 +66,7 @@ std::optional<Refusal> RequestQueue::submit(std::shared_ptr<GenerationRequest> r
     ++outstanding_;
     arm_locked();
     prepare = prepare_;
-    if (!prepare) wake_one_locked();
+    if (!prepare) takers_.wake_one();
   }
   // Not under the lock: it calls at once when cancel() came first.
   submitted->set_canceller([weak = weak_from_this(), ticket] {
@@ -106,7 +106,7 @@ void RequestQueue::prepared(Ticket ticket, Result<std::vector<std::int32_t>> pro
       const std::uint64_t tokens = prompt->size() + waiting->request->max_tokens;
       waiting->prompt = *std::move(prompt);
       queue_.make_ready(now, ticket, tokens);
-      wake_one_locked();
+      takers_.wake_one();
       return;
     }
     std::vector<Waiting> unfit;
@@ -141,11 +141,11 @@ std::optional<Refusal> RequestQueue::hopeless_locked(const schedule::QueueKey& k
                                                      TimePoint now) const {
   if (!key.deadline) return std::nullopt;
   // An idle executor tries: that is how an estimate that has become wrong is ever corrected.
-  if (held_ == 0 && queue_.empty()) return std::nullopt;
+  if (takers_.held() == 0 && queue_.empty()) return std::nullopt;
   const auto service = rate_.service_time(key.tokens);
   if (!service) return std::nullopt;
   Duration wait{};
-  if (held_ + queue_.size() >= concurrency_) {
+  if (takers_.held() + queue_.size() >= concurrency_) {
     wait = rate_.drain_time(queue_.surely_ahead(key)).value_or(Duration::zero());
   }
   const Duration left = *key.deadline - now;
@@ -178,10 +178,7 @@ void RequestQueue::cancelled(Ticket ticket) {
     const std::lock_guard lock(mutex_);
     auto waiting = queue_.remove(ticket);
     if (!waiting) {
-      // It is worked on, or was: who rests because of it should look.
-      for (Taker& taker : takers_) {
-        if (taker.held > 0) poke_locked(taker);
-      }
+      takers_.poke_holders();  // it is worked on, or was: who rests because of it should look
       return;
     }
     ++cancelled_;
@@ -200,7 +197,7 @@ bool RequestQueue::retire(bool if_idle) {
   const std::lock_guard lock(mutex_);
   if (if_idle && outstanding_ > 0) return false;
   retired_ = true;
-  poke_all_locked();
+  takers_.poke_all();
   return true;
 }
 
@@ -232,14 +229,14 @@ bool RequestQueue::wait_idle(TimePoint deadline) {
 std::optional<Duration> RequestQueue::predicted_wait(std::int32_t level) const {
   const std::lock_guard lock(mutex_);
   if (!rate_.requests_per_second()) return std::nullopt;
-  if (held_ + queue_.size() < concurrency_ || level == 0) return Duration::zero();
+  if (takers_.held() + queue_.size() < concurrency_ || level == 0) return Duration::zero();
   return rate_.drain_time(queue_.ahead(level - 1)).value_or(Duration::zero());
 }
 
 std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) const {
   const auto requests_rate = rate_.requests_per_second();
   if (!requests_rate) return std::nullopt;
-  if (held_ + queue_.size() < concurrency_) return Duration::zero();
+  if (takers_.held() + queue_.size() < concurrency_) return Duration::zero();
   // Until one of those that are worked on has ended, nobody leaves the queue.
   const auto first = std::chrono::duration_cast<Duration>(
       std::chrono::duration<double>(std::min(1 / *requests_rate, 1e6)));
@@ -248,7 +245,7 @@ std::optional<Duration> RequestQueue::expected_wait_locked(std::int32_t level) c
 
 std::optional<std::int32_t> RequestQueue::most_urgent(std::size_t taker) const {
   const std::lock_guard lock(mutex_);
-  if (share_locked(takers_[taker]) == 0) return std::nullopt;
+  if (takers_.share(taker, queue_.ready()) == 0) return std::nullopt;
   for (std::int32_t level = 0; level < schedule::kLevels; ++level) {
     if (queue_.load(level).requests > 0) return level;
   }
@@ -284,58 +281,19 @@ void RequestQueue::read(ModelInfo& info) const {
 
 void RequestQueue::poke() {
   const std::lock_guard lock(mutex_);
-  poke_all_locked();
-}
-
-void RequestQueue::poke_all_locked() {
-  for (Taker& taker : takers_) poke_locked(taker);
-}
-
-void RequestQueue::poke_locked(Taker& taker) {
-  taker.poked = true;
-  taker.wake.notify_one();
-}
-
-void RequestQueue::wake_one_locked() {
-  Taker* chosen = nullptr;
-  for (Taker& taker : takers_) {
-    if (!taker.waits || taker.woken) continue;
-    if (chosen == nullptr || taker.held < chosen->held) chosen = &taker;
-  }
-  if (chosen == nullptr) return;  // whoever is busy looks by itself, before its next round
-  chosen->woken = true;
-  chosen->wake.notify_one();
-}
-
-std::size_t RequestQueue::share_locked(const Taker& taker) const {
-  const std::size_t all = held_ + queue_.ready();
-  const std::size_t share = (all + takers_.size() - 1) / takers_.size();
-  return share > taker.held ? share - taker.held : 0;
-}
-
-bool RequestQueue::comes_locked(Taker& taker) const {
-  if (taker.poked || (taker.waits && has_work_locked())) return true;
-  taker.woken = false;  // the request has left already: the next one wakes anew
-  return false;
+  takers_.poke_all();
 }
 
 void RequestQueue::wait_for_work(std::size_t taker) {
   std::unique_lock lock(mutex_);
-  Taker& self = takers_[taker];
-  self.busy = false;
-  rate_.set_busy(
-      std::any_of(takers_.begin(), takers_.end(), [](const Taker& one) { return one.busy; }));
-  self.waits = true;
-  self.wake.wait(lock, [&] { return comes_locked(self); });
-  self.waits = self.woken = self.poked = false;
+  takers_.idle(taker);
+  rate_.set_busy(takers_.any_busy());
+  takers_.wait(lock, taker);
 }
 
 void RequestQueue::rest(Duration longest, bool for_requests, std::size_t taker) {
   std::unique_lock lock(mutex_);
-  Taker& self = takers_[taker];
-  self.waits = for_requests;
-  self.wake.wait_for(lock, longest, [&] { return comes_locked(self); });
-  self.waits = self.woken = self.poked = false;
+  takers_.rest(lock, taker, longest, for_requests);
 }
 
 std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t taker) {
@@ -345,13 +303,8 @@ std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t taker) {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
     late = end_waiting_locked(queue_.expire(now), Error{}, now);
-    Taker& self = takers_[taker];
-    std::size_t share = share_locked(self);
-    // Whose turn it is may be in a long step: then the second look is long enough for him.
-    const bool stands_back = share == 0 && most > 0 && queue_.ready() > 0;
-    if (stands_back && self.stood_back) share = 1;
-    self.stood_back = stands_back && !self.stood_back;
-    while (all.size() < std::min(most, share)) {
+    const std::size_t count = takers_.claim(taker, queue_.ready(), most);
+    while (all.size() < count) {
       auto popped = queue_.pop(now);
       if (!popped) break;
       queue_wait_.add(now - popped->pushed);
@@ -359,9 +312,7 @@ std::vector<Taken> RequestQueue::take(std::size_t most, std::size_t taker) {
       all.push_back({std::move(request), std::move(prompt), popped->pushed, now, popped->level,
                      popped->tokens});
     }
-    held_ += all.size();
-    self.held += all.size();
-    self.busy = true;
+    takers_.took(taker, all.size());
     rate_.set_busy(true);
     arm_locked();
   }
@@ -374,8 +325,7 @@ void RequestQueue::settle(const std::vector<Outcome>& outcomes, std::size_t take
   {
     const std::lock_guard lock(mutex_);
     const TimePoint now = clock_.now();
-    held_ -= outcomes.size();
-    takers_[taker].held -= outcomes.size();
+    takers_.gave_back(taker, outcomes.size());
     for (const Outcome& outcome : outcomes) {
       const Taken& taken = outcome.of;
       const Error* error = std::get_if<Error>(&outcome.result);
@@ -491,9 +441,9 @@ void RequestQueue::finish(const std::vector<Outcome>& outcomes) {
   idle_since_ = clock_.now();
   idle_.notify_all();
   if (retired_) {
-    poke_all_locked();  // who may end now
+    takers_.poke_all();  // who may end now
   } else if (poke_when_idle_) {
-    poke_locked(takers_.front());
+    takers_.poke(0);
   }
 }
 

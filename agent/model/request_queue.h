@@ -5,7 +5,7 @@
 // Whoever waits leaves at once when it is cancelled, on the canceller's thread, and at its
 // deadline, on the timer's, whatever those who execute are doing.
 //
-// There are one or more takers, numbered from 0: each takes requests, works on them, and settles
+// There are one or more takers (request_takers.h): each takes requests, works on them, and settles
 // them. Who holds fewer gets the next one, and who holds none gets it at once; nobody leaves a
 // request for longer than one round of its own to another one that holds fewer and does not come.
 //
@@ -21,7 +21,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -33,6 +32,7 @@
 #include "agent/base/clock.h"
 #include "agent/base/result.h"
 #include "agent/model/generation.h"
+#include "agent/model/request_takers.h"
 #include "agent/schedule/fair_queue.h"
 #include "agent/schedule/service_rate.h"
 #include "agent/schedule/timer.h"
@@ -163,16 +163,6 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   void close();
 
  private:
-  struct Taker {
-    std::condition_variable wake;  ///< its turn to take, or poked
-    bool waits = false;            ///< for requests
-    bool woken = false;            ///< waits, and was told of one
-    bool poked = false;
-    bool busy = false;
-    bool stood_back = false;  ///< left what there was to others the last time
-    std::size_t held = 0;     ///< taken and not settled
-  };
-
   RequestQueue(schedule::QueueOptions options, std::size_t concurrency, const Clock& clock,
                schedule::TimerThread& timers, std::size_t takers);
 
@@ -186,14 +176,6 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   /// Of a request that comes last of its level.
   [[nodiscard]] std::optional<Duration> expected_wait_locked(std::int32_t level) const;
   [[nodiscard]] bool has_work_locked() const;
-  /// One of those who wait, if any does, is to come for a request.
-  void wake_one_locked();
-  /// Whether its wait is over.
-  [[nodiscard]] bool comes_locked(Taker& taker) const;
-  void poke_locked(Taker& taker);
-  void poke_all_locked();
-  /// So many requests are this taker's, if all are to hold the same number.
-  [[nodiscard]] std::size_t share_locked(const Taker& taker) const;
   void arm_locked();
   void count_locked(const GenerationRequest& request, const Error* error, TimePoint now);
   /// Counts requests that never left the queue; their listeners are to be told, then finish().
@@ -219,10 +201,9 @@ class RequestQueue : public std::enable_shared_from_this<RequestQueue> {
   bool draining_ = false;
   bool retired_ = false;
   bool poke_when_idle_ = false;
-  TimePoint idle_since_;      ///< when outstanding_ became 0 last
-  std::deque<Taker> takers_;  ///< never grows after construction
+  TimePoint idle_since_;  ///< when outstanding_ became 0 last
+  RequestTakers takers_;
   bool closed_ = false;
-  std::size_t held_ = 0;         ///< taken and not settled, by all takers
   std::size_t outstanding_ = 0;  ///< accepted, and its listener has not heard the end
   // Cumulative.
   std::uint64_t accepted_ = 0;
