@@ -24,7 +24,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import random
 import re
 import socket
@@ -38,7 +37,7 @@ import rig
 from rig import BIN
 
 from harness import interrupt_on_sigterm
-from node import MODEL_NAME, Agent, model, wait_ready
+from node import Agent, model, wait_ready
 
 CASES = ("queue", "stream", "prompt", "others")
 SEQUENCES = 8
@@ -265,9 +264,8 @@ def main():
     if not (BIN / "weir-agent").exists():
         sys.exit(f"bench_cancel: {BIN} has no weir-agent: run `make bin`")
     interrupt_on_sigterm()
-    started, machine = time.time(), rig.machine()
-    print(f"  {arguments.samples} of each case; load {machine['loadavg'][0]:.2f} on "
-          f"{machine['cpus']} CPUs", flush=True)
+    run = rig.Run("cancel", arguments)
+    print(f"  {arguments.samples} of each case; {run.machine_line()}", flush=True)
     with Agent(models=[model(max_sequences=SEQUENCES, context_tokens=8192, threads=1)]) as agent:
         wait_ready(agent)
         found = []
@@ -277,9 +275,7 @@ def main():
     summary = {"cancel_p99_ms": {f["case"]: (f["all"] or {}).get("p99") for f in found},
                "cancel_p50_ms": {f["case"]: (f["all"] or {}).get("p50") for f in found},
                "cancel_max_ms": {f["case"]: (f["all"] or {}).get("max") for f in found}}
-    rig.publish("cancel", summary, {
-        "started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-        "cases": found, "took_s": time.time() - started, "loadavg_after": os.getloadavg()})
+    run.publish(summary, cases=found)
     return 1 if any(f["all"] is None for f in found) else 0
 
 

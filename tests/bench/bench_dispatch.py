@@ -26,7 +26,8 @@ import sys
 import time
 
 import rig
-from rig import BIN, OUTPUT, spread
+from beside_go import print_case, ratio, series, used_by_others
+from rig import BIN, OUTPUT
 
 TASKS = (10_000, 100_000, 500_000)
 BATCHES = (0, 256)
@@ -36,8 +37,6 @@ FIGURES = ("wall_ns_per_task", "p50_us", "p99_us", "mean_us")
 BARS = {"ns_per_task_ratio_vs_go": ("wall_ns_per_task", 0.5),
         "p99_wait_ratio_vs_go": ("p99_us", 0.5),
         "p50_wait_ratio_vs_go": ("p50_us", 1.0)}
-# More than this share of a CPU taken by others, and the figures are partly theirs.
-QUIET_CPUS = 0.2
 
 
 def parse_arguments():
@@ -88,35 +87,9 @@ def run_rounds(programs, cases, arguments):
     return found
 
 
-def series(found, case, name, figure):
-    return [f[figure] for c, n, f in found if c == case and n == name]
-
-
 def case_name(case):
     tasks, batch, workers = case
     return f"{tasks} tasks, {batch or 'all'} outstanding, {workers} workers"
-
-
-def ratios(found, case, figure):
-    """Spread of Weir's figure over Go's, round by round."""
-    pairs = zip(series(found, case, "weir", figure), series(found, case, "go", figure))
-    # A clock that ticks in 10 ns shows 0.00 us at times.
-    return spread([weir / max(go, 0.01) for weir, go in pairs])
-
-
-def print_table(found, cases, names):
-    for case in cases:
-        print(f"\n{case_name(case)}: median of rounds (least..greatest)")
-        for name in names:
-            cells = []
-            for figure in FIGURES:
-                s = spread(series(found, case, name, figure))
-                cells.append(f"{figure} {s['median']:.2f} ({s['min']:.2f}..{s['max']:.2f})")
-            print(f"  {name:5}" + "  ".join(cells))
-        if "go" in names:
-            print("  ratio " + "  ".join(
-                f"{figure} x{r['median']:.2f} ({r['min']:.2f}..{r['max']:.2f})"
-                for figure in FIGURES if (r := ratios(found, case, figure))))
 
 
 def summarise(found, cases, names):
@@ -127,7 +100,7 @@ def summarise(found, cases, names):
             for figure in FIGURES}}
     summary = {}
     for field, (figure, bar) in BARS.items():
-        worst, case = max((ratios(found, case, figure)["median"], case) for case in cases)
+        worst, case = max((ratio(found, case, figure)["median"], case) for case in cases)
         summary[field] = round(worst, 3)
         summary[field + "_bar"] = bar
         summary[field + "_case"] = case_name(case)
@@ -140,7 +113,7 @@ def main():
     if not (BIN / "weir-dispatch").exists():
         sys.exit(f"bench_dispatch: {BIN} has no weir-dispatch: run `make tools`")
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    started, machine = time.time(), rig.machine()
+    run = rig.Run("dispatch", arguments)
     programs = {"weir": BIN / "weir-dispatch"}
     peer = rig.build_peer("dispatch")
     if peer:
@@ -149,18 +122,14 @@ def main():
         print("  no go on this machine (Debian: golang-go): Weir's own figures alone")
     cases = [(t, b, w) for t in arguments.tasks for b in arguments.batches
              for w in arguments.workers]
-    print(f"  {len(cases)} cases, {arguments.rounds} rounds of {arguments.runs} runs; load "
-          f"{machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs", flush=True)
+    print(f"  {len(cases)} cases, {arguments.rounds} rounds of {arguments.runs} runs; "
+          f"{run.machine_line()}", flush=True)
     found = run_rounds(programs, cases, arguments)
-    print_table(found, cases, list(programs))
-    others = statistics.median(f["cpus_used_by_others"] for _, _, f in found)
-    if others > QUIET_CPUS:
-        print(f"\nNOISY: other processes used {others:.2f} CPUs meanwhile (median of runs)")
-    rig.publish("dispatch", summarise(found, cases, list(programs)),
-                {"started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-                 "cpus_used_by_others": others, "took_s": time.time() - started,
-                 "measurements": [{"case": case_name(case), "program": name, **figures}
-                                  for case, name, figures in found]})
+    for case in cases:
+        print_case(found, case, case_name(case), programs, FIGURES)
+    run.publish(summarise(found, cases, list(programs)), cpus_used_by_others=used_by_others(found),
+                measurements=[{"case": case_name(case), "program": name, **figures}
+                              for case, name, figures in found])
     return 0
 
 

@@ -33,18 +33,16 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
-import time
 
 import engine_rig as er
 import rig
 from engine_rig import median
-from rig import BIN, OUTPUT, ROOT, Process, free_address, wait_until
+from rig import BIN, OUTPUT, ROOT
 
-from harness import MODEL, Scratch, interrupt_on_sigterm, request
+from harness import MODEL, interrupt_on_sigterm, request
 
 SHAPES = {"tiny": "bert-tiny", "22m": "bert-22m"}
 THREADS = {"tiny": 1, "22m": 2}
@@ -57,16 +55,9 @@ PATH = "/v1/embeddings"
 
 
 def parse_arguments():
-    def names(known):
-        def split(text):
-            if unknown := set(text.split(",")) - set(known):
-                raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
-            return text.split(",")
-        return split
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=names(SHAPES), default=list(SHAPES))
-    parser.add_argument("--lengths", type=names(LENGTHS), default=list(LENGTHS))
+    parser.add_argument("--models", type=rig.names(SHAPES), default=list(SHAPES))
+    parser.add_argument("--lengths", type=rig.names(LENGTHS), default=list(LENGTHS))
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
@@ -95,45 +86,13 @@ def threads_for(name):
     return min(THREADS[name], os.cpu_count())
 
 
-class Weir(Process):
+class Weir(rig.BareAgent):
     def __init__(self, label, model, **batch):
         self.label = label
-        self._scratch = Scratch()
-        config = self._scratch.path / "weir.yaml"
-        config.write_text(json.dumps({
-            "serve": {"http": "127.0.0.1:0"}, "kernel": {"enabled": False},
-            "models": [{"name": er.NAME, "path": str(model_file(model)), "task": "embed",
-                        "threads": threads_for(model), "preload": True, "max_queue": 1024,
-                        **({"batch": batch} if batch else {})}]}))
-        super().__init__([BIN / "weir-agent", "--config", config])
-        self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
-                                            20).group(1)
-        wait_until(lambda: request(self.address, "GET", "/readyz").status == 200, "ready", 60)
-
-    def _release(self):
-        super()._release()
-        self._scratch.close()
-
-
-class LlamaServer(Process):
-    label = "llama-server"
-
-    def __init__(self, model, slots):
-        self.address = free_address()
-        host, port = self.address.split(":")
-        threads = threads_for(model)
-        super().__init__([er.PEERS / "llama-server", "-m", model_file(model), "--host", host,
-                          "--port", port, "--embedding", "--pooling", "mean", "-np", slots,
-                          "-c", slots * CONTEXT, "-t", threads, "-tb", threads, "--no-webui",
-                          "-lv", 1])
-        wait_until(self._is_ready, "llama-server is ready", 60)
-
-    def _is_ready(self):
-        assert self.running(), self.output()
-        try:
-            return request(self.address, "GET", "/health").status == 200
-        except OSError:
-            return False
+        super().__init__([{"name": er.NAME, "path": str(model_file(model)), "task": "embed",
+                           "threads": threads_for(model), "preload": True, "max_queue": 1024,
+                           **({"batch": batch} if batch else {})}])
+        self.wait_ready()
 
 
 # ---- the load ----------------------------------------------------------------------------------
@@ -190,7 +149,8 @@ def measure(arguments, model, peer):
     try:
         same = None
         if peer:
-            servers.append(LlamaServer(model, arguments.connections))
+            servers.append(er.LlamaServer(model_file(model), arguments.connections, CONTEXT,
+                                          threads_for(model), "--embedding", "--pooling", "mean"))
             texts = ["the red bird", "a story of a little boy " * 12, "she walked"]
             same = least_cosine(vectors(servers[0], texts), vectors(servers[-1], texts))
             if same < SAME:
@@ -263,13 +223,11 @@ def main():
     if not peer:
         print(f"  no llama-server in {er.PEERS}: the agent's own figures follow "
               "(deploy/build-llama.sh --peers)", flush=True)
-    started, machine = time.time(), rig.machine()
-    print(f"  load {machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs; threads "
+    run = rig.Run("embeddings", arguments)
+    print(f"  {run.machine_line()}; threads "
           + ", ".join(f"{m} {threads_for(m)}" for m in arguments.models), flush=True)
     rows = [row for model in arguments.models for row in measure(arguments, model, peer)]
-    rig.publish("embeddings", summary_of(rows), {
-        "started_unix_s": started, "machine": machine, "arguments": vars(arguments), "rows": rows,
-        "took_s": time.time() - started, "loadavg_after": os.getloadavg()})
+    run.publish(summary_of(rows), rows=rows)
     return 0
 
 

@@ -36,10 +36,8 @@ something could not be run or a request failed. Needs `make bin tools`; no root.
 """
 import argparse
 import concurrent.futures
-import os
 import random
 import sys
-import time
 
 import engine_rig as er
 import rig
@@ -65,16 +63,9 @@ OVERLOAD_SEQUENCES, OVERLOAD_GENERATE = 8, 32
 
 
 def parse_arguments():
-    def names(known):
-        def split(text):
-            if unknown := set(text.split(",")) - set(known):
-                raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
-            return text.split(",")
-        return split
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=names(CASES), default=list(CASES))
-    parser.add_argument("--models", type=names(er.SHAPES), default=["tiny", "135m", "0.5b"])
+    parser.add_argument("--cases", type=rig.names(CASES), default=list(CASES))
+    parser.add_argument("--models", type=rig.names(er.SHAPES), default=["tiny", "135m", "0.5b"])
     parser.add_argument("--clients", type=lambda text: [int(n) for n in text.split(",")],
                         default=list(CLIENTS))
     parser.add_argument("--rounds", type=int, default=3)
@@ -106,7 +97,9 @@ class Bench:
         """The agent and, where there is one, its peer."""
         yield Weir(model, sequences, context, self.threads(model), **fields)
         if self.peers:
-            yield LlamaServer(model, sequences, context, self.threads(model))
+            # Nothing here would find anything in its cache of prompts in memory.
+            yield LlamaServer(er.model_file(model), sequences, context, self.threads(model),
+                              "--cache-ram", 0)
 
     def warm_up(self, server):
         must_succeed(offer(server, [[(0, body_of(er.prompt_of(PROMPT, self.seed()), 8))]]), server)
@@ -457,19 +450,17 @@ def main():
     if missing:
         sys.exit(f"bench_engine: {BIN} has no {', '.join(missing)}: run `make bin tools`")
     interrupt_on_sigterm()
-    started, machine, bench = time.time(), rig.machine(), Bench(arguments)
+    run, bench = rig.Run("engine", arguments), Bench(arguments)
     if not bench.peers:
         print(f"  no peers in {er.PEERS}: the agent's own figures follow "
               "(deploy/build-llama.sh --peers)", flush=True)
-    print(f"  load {machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs; threads "
+    print(f"  {run.machine_line()}; threads "
           + ", ".join(f"{m} {bench.threads(m)}" for m in arguments.models), flush=True)
     found = {}
     for case in arguments.cases:
         for model in arguments.models:
             found.setdefault(case, []).extend(RUN[case](bench, model))
-    rig.publish("engine", summary_of(found), {
-        "started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-        "cases": found, "took_s": time.time() - started, "loadavg_after": os.getloadavg()})
+    run.publish(summary_of(found), cases=found)
     return 0
 
 

@@ -32,8 +32,9 @@ import sys
 import time
 
 import rig
-from rig import BIN, OUTPUT, Process, free_address, spread, wait_until
-from harness import Scratch, request
+from beside_go import print_case, ratio, series, used_by_others
+from rig import BIN, OUTPUT, Process, free_address, wait_until
+from harness import request
 
 SCRIPT = pathlib.Path(__file__).with_name("infer.lua")
 MAX_BATCH = 32
@@ -47,8 +48,6 @@ BARS = {"rps_ratio_vs_go": ("rps", min, 1.5),
         "p99_ratio_vs_go": ("p99_ms", max, 1.0),
         "rss_ratio_vs_go": ("peak_rss_mb", max, 1.0)}
 IDLE_BAR_MB = 100
-# More than this share of a CPU taken by others, and the figures are partly theirs.
-QUIET_CPUS = 0.2
 QUESTION = b'{"model":"m","prompt":"one"}'
 ASK = (b"POST /infer HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
        b"Content-Length: %d\r\n\r\n%s" % (len(QUESTION), QUESTION))
@@ -65,23 +64,12 @@ def parse_arguments():
 
 # ---- the two programs --------------------------------------------------------------------------
 
-class Weir(Process):
+class Weir(rig.BareAgent):
     def __init__(self, most_connections):
-        self._scratch = Scratch()
-        config = self._scratch.path / "weir.yaml"
-        config.write_text(json.dumps({
-            "serve": {"http": "127.0.0.1:0", "max_connections": most_connections},
-            "kernel": {"enabled": False},
-            "models": [{"name": "m", "executor": "identity", "max_queue": most_connections,
-                        "batch": {"max_batch_size": MAX_BATCH, "batch_timeout_micros": 0}}],
-        }))
-        super().__init__([BIN / "weir-agent", "--config", config])
-        self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
-                                            20).group(1)
-
-    def _release(self):
-        super()._release()
-        self._scratch.close()
+        super().__init__(
+            [{"name": "m", "executor": "identity", "max_queue": most_connections,
+              "batch": {"max_batch_size": MAX_BATCH, "batch_timeout_micros": 0}}],
+            serve={"max_connections": most_connections})
 
 
 class Go(Process):
@@ -191,29 +179,9 @@ def measure_idle(start):
 
 # ---- what comes of it --------------------------------------------------------------------------
 
-def series(found, connections, name, figure):
-    return [f[figure] for c, n, f in found if c == connections and n == name]
-
-
-def ratio(found, connections, figure):
-    """Spread of Weir's figure over Go's, round by round."""
-    return spread([weir / go for weir, go in zip(series(found, connections, "weir", figure),
-                                                 series(found, connections, "go", figure))])
-
-
 def print_tables(found, idle, arguments, names):
     for connections in arguments.connections:
-        print(f"\n{connections} connections: median of rounds (least..greatest)")
-        for name in names:
-            cells = []
-            for figure in FIGURES:
-                s = spread(series(found, connections, name, figure))
-                cells.append(f"{figure} {s['median']:.2f} ({s['min']:.2f}..{s['max']:.2f})")
-            print(f"  {name:5}" + "  ".join(cells))
-        if "go" in names:
-            print("  ratio " + "  ".join(
-                f"{figure} x{r['median']:.2f} ({r['min']:.2f}..{r['max']:.2f})"
-                for figure in FIGURES if (r := ratio(found, connections, figure))))
+        print_case(found, connections, f"{connections} connections", names, FIGURES)
     print(f"\n{IDLE_CONNECTIONS} idle connections")
     for name in names:
         print(f"  {name:5}grown by {idle[name]['grown_mb']:.1f} MB to {idle[name]['after_mb']:.1f}")
@@ -249,26 +217,22 @@ def main():
         sys.exit(f"bench_http: {most} connections need a higher limit of open files (ulimit -n)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # children inherit it
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    started, machine = time.time(), rig.machine()
+    run = rig.Run("http", arguments)
     programs = {"weir": lambda: Weir(most)}
     peer = rig.build_peer("infer")
     if peer:
         programs["go"] = lambda: Go(peer)
     else:
         print("  no go on this machine (Debian: golang-go): Weir's own figures alone")
-    print(f"  {arguments.rounds} rounds; load {machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs; "
+    print(f"  {arguments.rounds} rounds; {run.machine_line()}; "
           "kernel side off", flush=True)
     found = run_rounds(programs, arguments)
     idle = {name: measure_idle(start) for name, start in programs.items()}
     print_tables(found, idle, arguments, list(programs))
-    others = statistics.median(f["cpus_used_by_others"] for _, _, f in found)
-    if others > QUIET_CPUS:
-        print(f"\nNOISY: other processes used {others:.2f} CPUs meanwhile (median of runs)")
-    rig.publish("http", summarise(found, idle, arguments, list(programs)),
-                {"started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-                 "cpus_used_by_others": others, "took_s": time.time() - started, "idle": idle,
-                 "measurements": [{"connections": connections, "program": name, **figures}
-                                  for connections, name, figures in found]})
+    run.publish(summarise(found, idle, arguments, list(programs)),
+                cpus_used_by_others=used_by_others(found), idle=idle,
+                measurements=[{"connections": connections, "program": name, **figures}
+                              for connections, name, figures in found])
     return 0
 
 

@@ -23,7 +23,6 @@ Writes everything to build/bench/model-memory.json. The last line is `RESULT {js
 `make bin tools`; no root.
 """
 import argparse
-import json
 import mmap
 import os
 import pathlib
@@ -34,9 +33,9 @@ import time
 
 import engine_rig as er
 import rig
-from rig import BIN, Process, spread
+from rig import BIN, spread
 
-from harness import Scratch, interrupt_on_sigterm, request
+from harness import interrupt_on_sigterm, request
 
 PREFETCHES = ("willneed", "sequential", "populate", "none")
 LOADED = re.compile(r"model loaded name=(\S+) .*? ms=(\d+) warm_ms=(\d+) ")
@@ -98,23 +97,12 @@ def drop(path):
 
 # ---- the agent ---------------------------------------------------------------------------------
 
-class Agent(Process):
+class Agent(rig.BareAgent):
     """Without preload: what is loaded is what was asked for."""
 
     def __init__(self, path, threads, names=("first", "second"), **fields):
-        self._scratch = Scratch()
-        config = self._scratch.path / "weir.yaml"
-        config.write_text(json.dumps({
-            "serve": {"http": "127.0.0.1:0"}, "kernel": {"enabled": False},
-            "models": [{"name": name, "path": str(path), "max_sequences": 8, "context_tokens": 512,
-                        "threads": threads, **fields} for name in names]}))
-        super().__init__([BIN / "weir-agent", "--config", config])
-        self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
-                                            20).group(1)
-
-    def _release(self):
-        super()._release()
-        self._scratch.close()
+        super().__init__([{"name": name, "path": str(path), "max_sequences": 8, "threads": threads,
+                           "context_tokens": 512, **fields} for name in names])
 
     def operate(self, name, what):
         """Milliseconds until the answer."""
@@ -250,10 +238,10 @@ def main():
     if missing:
         sys.exit(f"bench_model_memory: {BIN} has no {', '.join(missing)}: run `make bin tools`")
     interrupt_on_sigterm()
-    started, machine = time.time(), rig.machine()
+    run = rig.Run("model-memory", arguments)
     path, threads = er.model_file(arguments.model).resolve(), er.threads_for(arguments.model)
-    print(f"  {arguments.model}, {path.stat().st_size / MIB:.0f} MiB, {threads} threads; load "
-          f"{machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs", flush=True)
+    print(f"  {arguments.model}, {path.stat().st_size / MIB:.0f} MiB, {threads} threads; "
+          f"{run.machine_line()}", flush=True)
     read_through_buffer(path)
     with Agent(path, threads) as agent:
         found = {"reload": reload(agent, path, arguments.rounds), "second": second(agent, path)}
@@ -261,13 +249,12 @@ def main():
     if arguments.cold:
         found["cold"] = cold(path, threads, min(3, arguments.rounds))
     of = found["reload"]["spread"]
-    rig.publish("model-memory", {
+    run.publish({
         "warm_reload_ratio": round(of["over_memory"]["median"], 3),
         "warm_reload_over_buffer_ratio": round(of["over_buffer"]["median"], 3),
         "second_instance_weight_ratio": round(found["second"]["ratio"], 4),
         "rss_after_100_cycles_ratio": round(found["cycles"]["ratio"], 4),
-    }, {"started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-        "cases": found, "took_s": time.time() - started, "loadavg_after": os.getloadavg()})
+    }, cases=found)
     return 0
 
 

@@ -24,7 +24,6 @@ when a request failed, went uncounted or has no record. Needs root, nft, and `ma
 import argparse
 import re
 import sys
-import time
 
 import rig
 from lossy_link import SERVER_ADDRESS, LossyLink
@@ -147,7 +146,7 @@ def main():
     arguments = parse_arguments()
     rig.require("observe", ("weir-ttfb-client", "weir-delay-server", "weir-agent", "weir"))
     interrupt_on_sigterm()
-    started, machine = time.time(), rig.machine()
+    run = rig.Run("observe", arguments)
     link, cgroup = LossyLink(), Cgroup()
     servers = {case: DelayServer(case.name, case.delay_us, f"{SERVER_ADDRESS}:0",
                                  netns=link.server, options=case.options)
@@ -163,9 +162,7 @@ def main():
     summary = {"clock": default, **figures(results)}
     for clock in by_clock.keys() - {default}:
         summary |= {f"{clock}_{field}": value for field, value in figures(by_clock[clock]).items()}
-    rig.publish("observe", summary, {
-        "started_unix_s": started, "took_s": time.time() - started, "machine": machine,
-        "arguments": vars(arguments), "clocks": by_clock})
+    run.publish(summary, clocks=by_clock)
     return 1 if any(faults(results) for results in by_clock.values()) else 0
 
 

@@ -244,9 +244,9 @@ def main():
     if missing:
         sys.exit(f"bench_overload: {BIN} has no {', '.join(missing)}: run `make bin`")
     interrupt_on_sigterm()
-    started, machine = time.time(), rig.machine()
-    print(f"  {arguments.rounds} rounds of {arguments.seconds:g} s a run; load "
-          f"{machine['loadavg'][0]:.2f} on {machine['cpus']} CPUs", flush=True)
+    run = rig.Run("overload", arguments)
+    print(f"  {arguments.rounds} rounds of {arguments.seconds:g} s a run; {run.machine_line()}",
+          flush=True)
     rounds = []
     with start_agent(arguments) as agent:
         capacity, steps = find_capacity(agent, arguments)
@@ -256,10 +256,7 @@ def main():
     for name, s in spreads.items():
         print(f"  {name:26} {s['median']:8.3f}  ({s['min']:.3f}..{s['max']:.3f})")
     warn_of_a_slow_generator(rounds)
-    rig.publish("overload", summary, {
-        "started_unix_s": started, "machine": machine, "arguments": vars(arguments),
-        "capacity_steps": steps, "spreads": spreads, "rounds": rounds,
-        "took_s": time.time() - started, "loadavg_after": os.getloadavg()})
+    run.publish(summary, capacity_steps=steps, spreads=spreads, rounds=rounds)
     return 1 if summary["errors"] else 0
 
 

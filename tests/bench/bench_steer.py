@@ -78,16 +78,8 @@ class Path:
 
 
 def parse_arguments():
-    def names_of(known):
-        def parse(text):
-            names = text.split(",")
-            if unknown := set(names) - set(known):
-                raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
-            return names
-        return parse
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", type=names_of(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", type=rig.names(PARTS), default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one run")
     parser.add_argument("--rate", type=float, default=8000, help="requests/s, kept alive")
@@ -97,7 +89,7 @@ def parse_arguments():
     parser.add_argument("--body-bytes", type=int, default=127)
     parser.add_argument("--backend", choices=("nginx", "delay"), default="nginx")
     parser.add_argument("--delay-us", type=int, default=1000, help="with --backend delay")
-    parser.add_argument("--paths", type=names_of(PATHS), default=list(PATHS))
+    parser.add_argument("--paths", type=rig.names(PATHS), default=list(PATHS))
     parser.add_argument("--observe-rounds", type=int, default=100)
     parser.add_argument("--observe-seconds", type=float, default=0.6)
     parser.add_argument("--pick-sizes", type=lambda text: [int(n) for n in text.split(",")],

@@ -11,13 +11,12 @@ import json
 import os
 import pathlib
 import random
-import re
 import statistics
 import subprocess
 
-from rig import BIN, OUTPUT, ROOT, Process, free_address, wait_until
+from rig import BIN, OUTPUT, ROOT, BareAgent, Process, free_address, wait_until
 
-from harness import MODEL, Scratch, request  # found through rig
+from harness import MODEL, request  # found through rig
 
 PEERS = pathlib.Path(os.environ.get(
     "WEIR_LLAMA_PEERS", ROOT / "build" / "third_party" / "llama-0.5.0-peers")) / "bin"
@@ -54,38 +53,24 @@ def threads_for(name):
 
 # ---- servers -----------------------------------------------------------------------------------
 
-class Weir(Process):
+class Weir(BareAgent):
     def __init__(self, model, sequences, context, threads, label="weir", **fields):
         self.label = label
-        self._scratch = Scratch()
-        config = self._scratch.path / "weir.yaml"
-        config.write_text(json.dumps({
-            "serve": {"http": "127.0.0.1:0"}, "kernel": {"enabled": False},
-            "models": [{"name": NAME, "path": str(model_file(model)), "max_sequences": sequences,
-                        "context_tokens": context, "threads": threads, "preload": True,
-                        "max_queue": 8192, **fields}]}))
-        super().__init__([BIN / "weir-agent", "--config", config])
-        self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
-                                            20).group(1)
-        wait_until(lambda: request(self.address, "GET", "/readyz").status == 200, "ready", 60)
-
-    def _release(self):
-        super()._release()
-        self._scratch.close()
+        super().__init__([{"name": NAME, "path": str(model_file(model)), "threads": threads,
+                           "max_sequences": sequences, "context_tokens": context, "preload": True,
+                           "max_queue": 8192, **fields}])
+        self.wait_ready()
 
 
 class LlamaServer(Process):
-    """Its cache of prompts in memory is off: nothing here would find anything in it."""
-
     label = "llama-server"
 
-    def __init__(self, model, sequences, context, threads):
+    def __init__(self, file, slots, context, threads, *options):
         self.address = free_address()
         host, port = self.address.split(":")
-        super().__init__([PEERS / "llama-server", "-m", model_file(model), "--host", host,
-                          "--port", port, "-np", sequences, "-c", sequences * context,
-                          "-t", threads, "-tb", threads, "--cache-ram", 0, "--no-webui",
-                          "-lv", 1])
+        super().__init__([PEERS / "llama-server", "-m", file, "--host", host, "--port", port,
+                          "-np", slots, "-c", slots * context, "-t", threads, "-tb", threads,
+                          "--no-webui", "-lv", 1, *options])
         wait_until(self._is_ready, "llama-server is ready", 60)
 
     def _is_ready(self):

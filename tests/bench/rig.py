@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark stands on: private nginx servers, CPU accounts, the load, the last line.
+"""What a benchmark stands on: agents, private nginx servers, CPU accounts, the load, the last line.
 
 Processes, cgroups and their cleaning up come from the end-to-end tests' harness.
 
 Not thread-safe.
 """
+import argparse
 import json
 import os
 import pathlib
@@ -14,9 +15,11 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from harness import BIN, BPFTOOL, ROOT, Process, last_json, wait_until  # noqa: E402
+from harness import (BIN, BPFTOOL, ROOT, Process, Scratch, last_json, request,  # noqa: E402
+                     wait_until)
 
 OUTPUT = BIN.parent / "bench"
 
@@ -72,6 +75,36 @@ def answers(address):
         return True
     except OSError:
         return False
+
+
+def names(known):
+    """An argument of names with commas between them, each one of those."""
+    def split(text):
+        if unknown := set(text.split(",")) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        return text.split(",")
+    return split
+
+
+class BareAgent(Process):
+    """weir-agent without the kernel side, as it is by default but for its models and `serve`."""
+
+    def __init__(self, models, serve=None):
+        self._scratch = Scratch()
+        config = self._scratch.path / "weir.yaml"
+        config.write_text(json.dumps({"serve": {"http": "127.0.0.1:0", **(serve or {})},
+                                      "kernel": {"enabled": False}, "models": models}))
+        super().__init__([BIN / "weir-agent", "--config", config])
+        self.address = self.wait_for_output(re.compile(r"agent ready .*?\bhttp=(\S+:\d+)"),
+                                            20).group(1)
+
+    def wait_ready(self):
+        """Until the models that are loaded at start can be used."""
+        wait_until(lambda: request(self.address, "GET", "/readyz").status == 200, "ready", 60)
+
+    def _release(self):
+        super()._release()
+        self._scratch.close()
 
 
 class Nginx(Process):
@@ -201,6 +234,24 @@ def spread(values):
         low = high = values[0]
     return {"median": statistics.median(values), "q1": low, "q3": high,
             "min": values[0], "max": values[-1]}
+
+
+class Run:
+    """What every bench tells beside its figures: when it ran, where, and as it was asked to."""
+
+    def __init__(self, name, arguments):
+        self._name = name
+        self._started = time.time()
+        self._arguments = vars(arguments)
+        self.machine = machine()
+
+    def machine_line(self):
+        return f"load {self.machine['loadavg'][0]:.2f} on {self.machine['cpus']} CPUs"
+
+    def publish(self, summary, **details):
+        publish(self._name, summary, {
+            "started_unix_s": self._started, "machine": self.machine, "arguments": self._arguments,
+            **details, "took_s": time.time() - self._started, "loadavg_after": os.getloadavg()})
 
 
 def publish(name, summary, details):
