@@ -5,6 +5,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -162,9 +163,25 @@ std::optional<Location> second_document(const std::string& text) {
   return second.at;
 }
 
+/// yaml-cpp's words, and before them what it does not say of a tab.
+std::string syntax_problem(const std::string& text, const YAML::Exception& error) {
+  std::istringstream lines(text);
+  std::string line;
+  for (int i = 0; i <= error.mark.line && std::getline(lines, line); ++i) continue;
+  const std::string indentation = line.substr(0, line.find_first_not_of(" \t"));
+  if (error.mark.is_null() || indentation.find('\t') == std::string::npos) return error.msg;
+  return "a tab in the indentation, where YAML takes blanks only (" + error.msg + ")";
+}
+
 }  // namespace
 
 void read_yaml(const std::string& text, Message& message, SourceMap& sources, Problems& problems) {
+  if (const auto at = text.find('\0'); at != std::string::npos) {
+    const auto line =
+        std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+    problems.add({static_cast<int>(line) + 1, 1}, "", "a zero byte: this is no text file");
+    return;
+  }
   try {
     if (const auto second = second_document(text)) {
       problems.add(*second, "", "a second document begins here; one is allowed");
@@ -173,7 +190,7 @@ void read_yaml(const std::string& text, Message& message, SourceMap& sources, Pr
     const YAML::Node document = YAML::Load(text);
     if (!document.IsNull()) Reader(sources, problems).read_message(document, "", message);
   } catch (const YAML::Exception& error) {
-    problems.add(location(error.mark), "", error.msg);
+    problems.add(location(error.mark), "", syntax_problem(text, error));
   } catch (const std::exception& error) {
     problems.add({}, "", error.what());
   }

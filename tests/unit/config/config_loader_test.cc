@@ -272,6 +272,11 @@ TEST(ConfigLoader, ReportsAllProblemsInTheOrderOfTheFile) {
 
 TEST(ConfigLoader, SyntaxErrorsHaveAPlace) {
   EXPECT_EQ(message_of("serve:\n  http: [1\nlog: {\n").find("weir.yaml:3:"), 0U);
+  EXPECT_EQ(message_of("serve:\n\thttp: 127.0.0.1:0\n"),
+            "weir.yaml:2:6: a tab in the indentation, where YAML takes blanks only (illegal map "
+            "value)");
+  EXPECT_EQ(message_of(std::string("serve:\n  http: \0", 16)),
+            "weir.yaml:2:1: a zero byte: this is no text file");
 }
 
 TEST(ConfigLoader, ReadsEverythingAboutAService) {
