@@ -166,6 +166,13 @@ def mixed(agent, arguments, capacity, seed, load, high=HIGH_SHARE, tenant_shares
                   *classes, *tenants)
 
 
+def check_refused(runs, arguments):
+    for name in ("2", "10"):
+        if not runs[name]["all"]["refused"]:
+            sys.exit(f"bench_overload: nothing was refused at {name} times the capacity: "
+                     f"{arguments.seconds:g} s do not fill the queue; try a longer --seconds")
+
+
 def run_round(agent, arguments, capacity, number):
     runs = {"alone": replay(agent, arguments, "--poisson", round(capacity * HIGH_SHARE, 3),
                             "--seed", number, "--class", f"high:1:{HIGH}")}
@@ -175,6 +182,7 @@ def run_round(agent, arguments, capacity, number):
     runs["starve"] = mixed(agent, arguments, capacity, number, 2, high=1.2)
     for name, report in runs.items():
         print_run(number, name, report)
+    check_refused(runs, arguments)
     return runs
 
 
