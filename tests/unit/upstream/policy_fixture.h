@@ -25,6 +25,11 @@ using std::chrono::seconds;
 
 class PolicyTest : public testing::Test {
  protected:
+  /// Requests that a test leaves unended would keep themselves, by way of who waits for their end.
+  ~PolicyTest() override {
+    for (const PuppetModels::Submitted& left : models.submitted) left.request->listener.reset();
+  }
+
   /// Makes the executor from `options`, when the first request comes.
   PolicyExecutor& executor() {
     if (!executor_) {
