@@ -54,7 +54,7 @@ PromptTime prompt_time(const StepCost& cost, const StepShape& generating, const 
       static_cast<double>(prompts.size()) / static_cast<double>(generating.decode_tokens);
   return {.budget = std::min(scaled(*decodes, std::max(kPromptShare, numbers)), alone),
           .whole = std::min(share, alone),
-          .together = share};
+          .together = scaled(share, std::max(1.0, numbers))};
 }
 
 StepShape with_chunk(const StepPlan& plan, const PlanItem& item, std::size_t tokens) {

@@ -11,10 +11,11 @@
 // throughput. A prompt that has not begun and would take no more than kWholeShare of the generating
 // tokens' time goes in one piece: a pass for each of its pieces would cost more than the one longer
 // wait, which comes once for each request. More of them go along, of the same level, as long as
-// together they take no more than kWholeShare of what a token of each who generates takes, or of
-// each who waits, if they are more: to begin to generate one by one makes many steps for few
-// tokens, and prompts of one length share a pass. In a hurry (somebody shall hear of the end of
-// this step soon): kShortStep.
+// together they take no more than kWholeShare of what a token of each who generates takes, or, if
+// more wait than generate, so many times more of what a token of each who waits takes: to begin to
+// generate one by one makes many steps for few tokens, prompts of one length share a pass, and a
+// burst costs those few one long gap instead of many a gap each. In a hurry (somebody shall hear of
+// the end of this step soon): kShortStep.
 //
 // A long prompt beside those who generate takes no part in the steps, if it can be computed in a
 // context of its own (sliced_prefill.h): it gets a slice of time between two steps, about as long

@@ -87,24 +87,37 @@ TEST(StepPlan, ShortPromptGoesInOnePieceUnlessItHasBegun) {
   EXPECT_EQ(tokens_of(hurried, 2), kFewestPromptTokens);
 }
 
-TEST(StepPlan, WholePromptsOfOneLevelGoTogetherWithinEightTokensOfThoseWhoAreMore) {
-  std::vector items{generating(0), generating(1), prompt(2, 64), prompt(3, 64), prompt(4, 64)};
+TEST(StepPlan, WholePromptsOfOneLevelGoTogetherWithinEightTokensOfThoseWhoGenerate) {
+  std::vector items{generating(0), generating(1), generating(2),
+                    prompt(3, 64), prompt(4, 64), prompt(5, 64)};
   const StepCost cost = learned(milliseconds(6));
   // 240 ms, for a token of three: 198 of them in one pass.
   const StepPlan all = plan_step(items, cost, kLimits);
-  EXPECT_THAT(slots(all), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(slots(all), ElementsAre(0, 1, 2, 3, 4, 5));
   EXPECT_EQ(all.shape.prompt_chunks, 1U);
   // Of other lengths they take a pass each, and 30 ms more.
-  items[3].left = 74;
-  items[4].left = 84;
+  items[4].left = 74;
+  items[5].left = 84;
   const StepPlan some = plan_step(items, cost, kLimits);
-  EXPECT_THAT(slots(some), ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(slots(some), ElementsAre(0, 1, 2, 3, 4));
   EXPECT_EQ(some.shape.prompt_chunks, 2U);
   // Nobody waits for one of a lower level, or takes another one's chunk for leave.
-  items[3].urgency.level = 5;
-  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2, 4));
-  items[2].begun = true;
-  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2));
+  items[4].urgency.level = 5;
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2, 3, 5));
+  items[3].begun = true;
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2, 3));
+}
+
+TEST(StepPlan, TheMoreWaitForEachWhoGeneratesTheMoreGoTogether) {
+  const StepCost cost = learned(milliseconds(6));
+  std::vector<PlanItem> items;
+  for (std::size_t slot = 0; slot < 4; ++slot) items.push_back(generating(slot));
+  for (std::size_t slot = 4; slot < 8; ++slot) items.push_back(prompt(slot, 90));
+  // 320 ms, for a token of four, and 366 for the four prompts.
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 1, 2, 3, 4, 5, 6));
+  // Four wait for each: four times as much.
+  items.erase(items.begin() + 1, items.begin() + 4);
+  EXPECT_THAT(slots(plan_step(items, cost, kLimits)), ElementsAre(0, 4, 5, 6, 7));
 }
 
 TEST(StepPlan, ChunkTakesNoLessTimeThanItsPass) {
